@@ -1,0 +1,19 @@
+package feed_test
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"qianma/cluster/feed"
+	"qianma/cluster/feed/feedtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestMemoryPassesTheSuite(t *testing.T) {
+	feedtest.RunBroker(t, func(*testing.T) feedtest.Harness {
+		m := feed.NewMemory(0)
+		return feedtest.Harness{Publisher: m, Follower: m, Carrier: "unicom", Stop: m.Stop, Start: m.Start, Wipe: m.Wipe}
+	})
+}

@@ -1,0 +1,304 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"qianma/cluster/fact"
+	"qianma/cluster/machine"
+	"qianma/cluster/problem"
+)
+
+func (w *world) voters() (names []string) {
+	for _, m := range w.leader().Status()[0].Members {
+		if m.Voter {
+			names = append(names, m.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Goal: members come and go while writes go on; a new one is filled by a
+// snapshot, because the others' logs begin behind it.
+func TestMembersWhileRunning(t *testing.T) {
+	t.Parallel()
+	w := three(t, nil)
+	a := &acks{at: map[string]string{}}
+	ctx, cancel := context.WithCancel(ctxFor(t))
+	var wg sync.WaitGroup
+	for i := range 3 {
+		w.write(ctx, t, a, i, &wg)
+	}
+	until(t, "writes", func() bool { return len(a.copy()) > 50 })
+	for _, n := range w.up() {
+		snapshotNow(t, n)
+	}
+	w.disks["d"] = vfs.NewCrashableMem()
+	d := w.start("d")
+	if err := w.follower().AddMember(ctxFor(t), 0, "d"); err != nil {
+		t.Fatal(err)
+	}
+	w.mu.Lock()
+	w.names = append(w.names, "d")
+	w.mu.Unlock()
+	if got := w.voters(); !slices.Equal(got, []string{"a", "b", "c", "d"}) {
+		t.Fatalf("voters %v", got)
+	}
+	if err := w.follower().AddMember(ctxFor(t), 0, "d"); err != nil {
+		t.Fatalf("added a second time: %v", err)
+	}
+	lead := w.leader()
+	if err := lead.RemoveMember(ctxFor(t), 0, lead.name); err != nil && !problem.Is(err, problem.Unknown) {
+		t.Fatal(err)
+	}
+	until(t, "another leader", func() bool { return w.leader() != lead })
+	if got := w.voters(); len(got) != 3 || slices.Contains(got, lead.name) {
+		t.Fatalf("voters %v after %s left", got, lead.name)
+	}
+	before := len(a.copy())
+	until(t, "writes with the new members", func() bool { return len(a.copy()) > before+50 })
+	cancel()
+	wg.Wait()
+	lead.shut()
+	w.equal()
+	a.check(t, a.copy(), d)
+	if meta := d.group0().store.snapshot(); meta == nil {
+		t.Fatal("the new member was not filled by a snapshot")
+	}
+}
+
+// Goal: a member that lost its disk comes back by itself, under the same name
+// and with a new life; what it promised in its former life is not held against
+// the group.
+func TestLostDisk(t *testing.T) {
+	t.Parallel()
+	w := three(t, nil)
+	for i := range 30 {
+		w.leader().put(t, toyCommand(uint64(i), "x"))
+	}
+	for _, n := range w.up() {
+		snapshotNow(t, n)
+	}
+	for _, name := range []string{w.follower().name, w.leader().name} {
+		w.node(name).shut()
+		w.disks[name] = vfs.NewCrashableMem()
+		back := w.start(name)
+		w.leader().put(t, toyCommand(rand.Uint64(), "y"))
+		until(t, "the empty node to be a voter again", func() bool {
+			for _, m := range w.leader().Status()[0].Members {
+				if m.Name == name {
+					return m.Life == back.life && m.Voter
+				}
+			}
+			return false
+		})
+		w.equal()
+	}
+}
+
+// Goal: a node that comes back empty while the others are away does not form a
+// group of its own: it would give out addresses anew.
+func TestEmptyNodeWaits(t *testing.T) {
+	t.Parallel()
+	w := three(t, nil)
+	w.leader().put(t, toyCommand(1, "x"))
+	w.equal()
+	own, _ := w.leader().Own(0)
+	w.stop()
+	w.disks["a"] = vfs.NewCrashableMem() // a is the one that would form the group
+	a := w.start("a")
+	b := w.start("b")
+	ctx, cancel := context.WithTimeout(context.Background(), 1500*time.Millisecond)
+	defer cancel()
+	if _, err := a.Propose(ctx, 0, machine.Proposal{Commands: [][]byte{toyCommand(2, "x")}}); !problem.Is(err, problem.Unavailable) {
+		t.Fatalf("a lone empty node answered: %v", err)
+	}
+	if _, ok := a.Own(0); ok {
+		t.Fatal("an empty node began a new origin beside the living one")
+	}
+	_ = b
+	w.start("c")
+	w.leader().put(t, toyCommand(3, "x"))
+	w.equal()
+	if now, _ := w.leader().Own(0); now != own {
+		t.Fatalf("origin %s, want %s", now, own)
+	}
+}
+
+// Goal: a carrier that lost all its disks comes back as a new incarnation and
+// takes its old facts from the other carrier, at their old addresses.
+func TestLostCarrier(t *testing.T) {
+	t.Parallel()
+	w := three(t, nil)
+	for i := range 10 {
+		w.leader().put(t, toyCommand(uint64(i), "x"))
+	}
+	old, _ := w.leader().Own(0)
+	blocks, err := w.leader().Blocks(0, old, 0, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark := w.leader().Marks(0)[old]
+	w.stop()
+	for _, n := range abc {
+		w.disks[n] = vfs.NewCrashableMem()
+	}
+	w.startAll()
+	lead := w.leader()
+	own, _ := lead.Own(0)
+	if own == old || own.Incarnation <= old.Incarnation {
+		t.Fatalf("origin %s after %s", own, old)
+	}
+	until(t, "the old facts", func() bool { return w.leader().Ingest(ctxFor(t), 0, blocks) == nil })
+	w.equal()
+	if got := w.leader().Marks(0)[old]; got != mark {
+		t.Fatalf("old origin at %v, want %v", got, mark)
+	}
+	if r := w.leader().put(t, toyCommand(1, "x")); r.Rows[0].Status != machine.Duplicate {
+		t.Fatalf("an old fact is %v", r.Rows[0].Status)
+	}
+}
+
+// Goal: a carrier restored from a backup, which the other carrier remembers
+// more of than it does itself, ends its origin before it gives an address a
+// second time that the other has seen.
+func TestRestoredFromBackup(t *testing.T) {
+	t.Parallel()
+	w := three(t, nil)
+	for i := range 10 {
+		w.leader().put(t, toyCommand(uint64(i), "x"))
+	}
+	w.equal()
+	backup := map[string]vfs.FS{}
+	for n, fs := range w.disks {
+		backup[n] = fs.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
+	}
+	for i := range 5 {
+		w.leader().put(t, toyCommand(uint64(i), "y"))
+	}
+	old, _ := w.leader().Own(0)
+	mark := w.leader().Marks(0)[old]
+	blocks, err := w.leader().Blocks(0, old, 0, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	w.disks = backup
+	w.startAll()
+	w.leader()
+	until(t, "a new incarnation", func() bool {
+		w.leader().PeerMark(0, map[fact.Origin]fact.Mark{old: mark})
+		now, _ := w.leader().Own(0)
+		return now != old
+	})
+	if err := w.leader().Ingest(ctxFor(t), 0, blocks); err != nil {
+		t.Fatal(err)
+	}
+	r := w.leader().put(t, toyCommand(77, "z"))
+	if r.Origin == old.String() || r.First != 1 {
+		t.Fatalf("receipt %+v after the origin ended", r)
+	}
+	w.equal()
+	if got := w.leader().Marks(0)[old]; got != mark {
+		t.Fatalf("old origin at %v, want %v", got, mark)
+	}
+	// A mark that is not ahead changes nothing.
+	own, _ := w.leader().Own(0)
+	w.leader().PeerMark(0, map[fact.Origin]fact.Mark{own: w.leader().Marks(0)[own]})
+	w.leader().put(t, toyCommand(78, "z"))
+	if now, _ := w.leader().Own(0); now != own {
+		t.Fatal("an origin ended without need")
+	}
+}
+
+// Goal: whatever happens to nodes and links, replicas that can talk again end
+// with equal marks and keys, no acknowledged fact is missing, and none is held
+// twice.
+// Method: seeded steps under writers with idempotency keys that repeat.
+func TestRandomFaults(t *testing.T) {
+	t.Parallel()
+	for seed := uint64(1); seed <= 3; seed++ {
+		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
+			t.Parallel()
+			rng := rand.New(rand.NewPCG(seed, 2))
+			w := three(t, func(c *Config) { c.Tuning.SnapshotEntries = 50 })
+			a := &acks{at: map[string]string{}}
+			ctx, cancel := context.WithCancel(ctxFor(t))
+			var wg sync.WaitGroup
+			for i := range 4 {
+				w.writeKeyed(ctx, t, a, seed, i, &wg)
+			}
+			for range 8 {
+				before := len(a.copy())
+				switch n := w.up()[rng.IntN(3)]; rng.IntN(4) {
+				case 0:
+					n.crash()
+					until(t, "writes without it", func() bool { return len(a.copy()) > before+10 })
+					w.start(n.name)
+				case 1:
+					n.shut()
+					w.start(n.name)
+				case 2:
+					rest := slices.DeleteFunc(slices.Clone(abc), func(s string) bool { return s == n.name })
+					w.split([]string{n.name}, rest)
+					pause(ctx, time.Duration(rng.IntN(900))*time.Millisecond)
+					w.heal()
+				case 3:
+					_ = leaderRaft(n).Snapshot().Error()
+				}
+				w.leader()
+				until(t, "writes", func() bool { return len(a.copy()) > before+20 })
+			}
+			cancel()
+			wg.Wait()
+			w.leader().put(t, toyCommand(rng.Uint64(), "last"))
+			w.equal()
+			seen := map[string]bool{}
+			for _, f := range w.leader().history(t) {
+				if seen[f] {
+					t.Fatalf("fact %q is held twice", f)
+				}
+				seen[f] = true
+			}
+			for _, n := range w.up() {
+				a.check(t, a.copy(), n)
+			}
+		})
+	}
+}
+
+// writeKeyed proposes under keys and repeats each until it has an answer.
+func (w *world) writeKeyed(ctx context.Context, t *testing.T, a *acks, seed uint64, writer int, wg *sync.WaitGroup) {
+	wg.Go(func() {
+		rng := rand.New(rand.NewPCG(seed, uint64(writer)))
+		for i := 1; ctx.Err() == nil; i++ {
+			c := toyCommand(uint64(writer)<<32|uint64(i), "x")
+			p := machine.Proposal{Key: [16]byte(append(c[:8:8], c[:8]...)), Body: [16]byte{1}, Commands: [][]byte{c}}
+			for answered := false; !answered && ctx.Err() == nil; {
+				up := w.up()
+				if len(up) == 0 {
+					return
+				}
+				one, done := context.WithTimeout(ctx, 2*time.Second)
+				r, err := up[rng.IntN(len(up))].Propose(one, 0, p)
+				done()
+				if err == nil {
+					r.Replayed = false // the receipt of then is as good
+					a.add(t, r, string(c))
+					answered = true
+				} else if problem.Is(err, problem.KeyReused) || problem.Is(err, problem.Internal) {
+					t.Errorf("writer %d: %v", writer, err)
+					return
+				}
+			}
+		}
+	})
+}

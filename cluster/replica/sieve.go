@@ -1,0 +1,156 @@
+package replica
+
+import (
+	"encoding/binary"
+	"errors"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// sieve tells idempotency keys that are surely new from those that the store
+// must be asked for. Nearly every key is new, and to learn that from the store
+// means a walk through each of its memtables; three replicas did so for every
+// write. It holds what has been kept since it was filled, and is filled from
+// the store in the background; until then it answers "perhaps" to everything.
+//
+// It is a stack of Bloom filters, each twice the size of the one below, so
+// that a quiet group pays for little. The last one is as large as may be and
+// takes the rest: beyond its capacity it only says "perhaps" more often.
+//
+// Nothing depends on it but speed. It is safe for concurrent use.
+type sieve struct {
+	mu     sync.Mutex
+	young  meshes // keys of the living generation
+	old    meshes // of the one before
+	filled bool
+}
+
+// maybe reports whether the key may be in a living generation.
+func (s *sieve) maybe(key *[16]byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.filled || s.young.holds(key) || s.old.holds(key)
+}
+
+// add notes a key of the living generation.
+func (s *sieve) add(key *[16]byte) {
+	s.mu.Lock()
+	s.young.add(key)
+	s.mu.Unlock()
+}
+
+// rotate follows the ledger: the generation before the last is forgotten.
+func (s *sieve) rotate() {
+	s.mu.Lock()
+	s.old, s.young = s.young, nil
+	s.mu.Unlock()
+}
+
+// fillChunk is how many keys are noted between two looks at stop.
+const fillChunk = 4096
+
+// fill notes every key that the store holds. All go into the younger
+// generation: one of the older is then remembered a rotation too long, which
+// costs a look at the store; the other way round one would be forgotten.
+func (s *sieve) fill(db *pebble.DB, stop <-chan struct{}) error {
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceReceipt}, UpperBound: []byte{spaceReceipt + 1}})
+	if err != nil {
+		return err
+	}
+	var some [fillChunk][16]byte
+	for more := it.First(); more; {
+		n := 0
+		for ; more && n < fillChunk; more = it.Next() {
+			if k := it.Key(); len(k) == receiptKeySize {
+				copy(some[n][:], k[receiptKeySize-16:])
+				n++
+			}
+		}
+		s.mu.Lock()
+		for i := range n {
+			s.young.add(&some[i])
+		}
+		s.mu.Unlock()
+		select {
+		case <-stop:
+			return it.Close()
+		default:
+		}
+	}
+	if err := errors.Join(it.Error(), it.Close()); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.filled = true
+	s.mu.Unlock()
+	return nil
+}
+
+// meshes are filters of growing size, the newest last.
+type meshes []*mesh
+
+// mesh is a Bloom filter whose bits of one key lie in one cache line.
+type mesh struct {
+	lines [][8]uint64
+	room  int // keys it still takes before the next mesh is begun
+}
+
+// Sizes of a mesh. At 12 bits a key one new key in 150 is taken for an old
+// one; the largest two of a generation come to 32 MiB and 22 million keys.
+const (
+	meshMin      = 256 << 10 / 64 // lines
+	meshMax      = 16 << 20 / 64
+	keysPerLine  = 64 * 8 / 12
+	probesPerKey = 6
+)
+
+func (l meshes) holds(key *[16]byte) bool {
+	for _, one := range l {
+		if one.holds(key) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *meshes) add(key *[16]byte) {
+	n := len(*l)
+	switch {
+	case n == 0:
+		*l = append(*l, newMesh(meshMin))
+	case (*l)[n-1].room <= 0 && len((*l)[n-1].lines) < meshMax:
+		*l = append(*l, newMesh(2*len((*l)[n-1].lines)))
+	}
+	(*l)[len(*l)-1].add(key)
+}
+
+func newMesh(lines int) *mesh {
+	return &mesh{lines: make([][8]uint64, lines), room: lines * keysPerLine}
+}
+
+// place returns the line of a key and the source of its bits. Keys are digests:
+// any part of one is as good as a hash.
+func (l *mesh) place(key *[16]byte) (line *[8]uint64, bits uint64) {
+	return &l.lines[binary.BigEndian.Uint64(key[:])%uint64(len(l.lines))], binary.BigEndian.Uint64(key[8:])
+}
+
+func (l *mesh) holds(key *[16]byte) bool {
+	line, bits := l.place(key)
+	for range probesPerKey {
+		if line[bits&7]>>(bits>>3&63)&1 == 0 {
+			return false
+		}
+		bits >>= 9
+	}
+	return true
+}
+
+func (l *mesh) add(key *[16]byte) {
+	line, bits := l.place(key)
+	for range probesPerKey {
+		line[bits&7] |= 1 << (bits >> 3 & 63)
+		bits >>= 9
+	}
+	l.room--
+}

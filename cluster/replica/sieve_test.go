@@ -1,0 +1,112 @@
+package replica
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+func randomKey(r *rand.Rand) (k [16]byte) {
+	binary.BigEndian.PutUint64(k[:], r.Uint64())
+	binary.BigEndian.PutUint64(k[8:], r.Uint64())
+	return k
+}
+
+// Goal: a key that a living generation holds is never called new, whatever
+// was kept, rotated and read ahead before. Method: the ledger's two
+// generations as plain maps in a store, against the sieve; the store is read
+// ahead at a random moment, as after a restart.
+func TestSieveNeverForgetsALivingKey(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	for range 30 {
+		db, err := pebble.Open("", &pebble.Options{FS: vfs.NewMem(), DisableWAL: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		living := map[uint32]map[[16]byte]bool{0: {}, 1: {}}
+		generation, s := uint32(1), &sieve{filled: true}
+		keep := func() {
+			k := randomKey(r)
+			living[generation][k] = true
+			if err := db.Set(appendReceiptKey(nil, generation, k), nil, pebble.NoSync); err != nil {
+				t.Fatal(err)
+			}
+			s.add(&k)
+		}
+		rotate := func() {
+			delete(living, generation-1)
+			generation++
+			living[generation] = map[[16]byte]bool{}
+			s.rotate()
+		}
+		for range 1 + r.IntN(400) {
+			switch r.IntN(40) {
+			case 0:
+				rotate()
+			case 1: // the process starts again
+				s = new(sieve)
+				if err := s.fill(db, nil); err != nil {
+					t.Fatal(err)
+				}
+			default:
+				keep()
+			}
+			for g, keys := range living {
+				for k := range keys {
+					if !s.maybe(&k) {
+						t.Fatalf("a key of generation %d is called new in generation %d", g, generation)
+					}
+				}
+			}
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Until everything has been read ahead, nothing may be called new.
+func TestSieveThatIsNotFilledSaysPerhaps(t *testing.T) {
+	k := [16]byte{1}
+	if s := new(sieve); !s.maybe(&k) {
+		t.Error("an empty sieve that was never filled calls a key new")
+	}
+}
+
+// Goal: it is of use: new keys are nearly all called new, over several meshes.
+func TestSieveTellsNewKeys(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	s := &sieve{filled: true}
+	for range 3 * meshMin * keysPerLine {
+		k := randomKey(r)
+		s.add(&k)
+	}
+	wrong := 0
+	const asked = 20000
+	for range asked {
+		if k := randomKey(r); s.maybe(&k) {
+			wrong++
+		}
+	}
+	if len(s.young) < 2 || wrong > asked/30 {
+		t.Errorf("%d of %d new keys were not called new, over %d meshes", wrong, asked, len(s.young))
+	}
+}
+
+func BenchmarkSieve(b *testing.B) {
+	r := rand.New(rand.NewPCG(7, 7))
+	s := &sieve{filled: true}
+	for range 4 << 20 {
+		k := randomKey(r)
+		s.add(&k)
+	}
+	for b.Loop() {
+		k := randomKey(r)
+		s.maybe(&k)
+	}
+}
