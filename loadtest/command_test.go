@@ -1,0 +1,214 @@
+package loadtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/alecthomas/kong"
+	"go.uber.org/goleak"
+
+	"qianma/loadtest/internal/fake"
+	"qianma/loadtest/report"
+)
+
+// A generator that the command starts is this binary again.
+func TestMain(m *testing.M) {
+	if len(os.Args) < 2 || os.Args[1] != "load" {
+		goleak.VerifyTestMain(m)
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	err := command(ctx, os.Stdout, os.Stderr, os.Args[1:]...)
+	stop()
+	if err != nil {
+		_, _ = io.WriteString(os.Stderr, err.Error())
+	}
+	os.Exit(exitCode(err))
+}
+
+func command(ctx context.Context, stdout, stderr io.Writer, args ...string) error {
+	var cli struct {
+		Load Command `cmd:""`
+	}
+	parser, err := kong.New(&cli, kong.BindTo(ctx, (*context.Context)(nil)), kong.Writers(stdout, stderr), kong.Exit(func(int) {}))
+	if err != nil {
+		return err
+	}
+	k, err := parser.Parse(args)
+	if err != nil {
+		return err
+	}
+	return k.Run()
+}
+
+func exitCode(err error) int {
+	var coded interface{ ExitCode() int }
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &coded):
+		return coded.ExitCode()
+	}
+	return 70
+}
+
+// run makes the command's run and returns what it printed and its exit code.
+func runCommand(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	err := command(t.Context(), &out, &errs, append([]string{"load"}, args...)...)
+	if err != nil && exitCode(err) == 70 {
+		t.Fatalf("%v: %v\n%s", args, err, errs.String())
+	}
+	return out.String(), errs.String(), exitCode(err)
+}
+
+// loose lets a busy machine miss every objective of time.
+var loose = []string{"--max-p99=10s", "--max-visible=20s", "--min-achieved=0.1"}
+
+func TestTheDefaultRunPrintsTwoNumbersAndTheVerdict(t *testing.T) {
+	p := fake.New(t, fake.Lies{})
+	out, _, code := runCommand(t, append(loose, "--data="+p.Dir, "--rate=200", "--duration=1s", "--people=1000", "--quiet")...)
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if code == report.InvalidRun {
+		t.Skip("this machine is too busy for a valid run")
+	}
+	if code != report.Held || len(lines) != 4 || !strings.Contains(lines[0], "tests/s   response p99") || lines[1] != "scan: objectives held" ||
+		!strings.Contains(lines[2], "lost 0, wrong 0, repeated 0") || !strings.HasPrefix(lines[3], "report: ") {
+		t.Errorf("code %d:\n%s", code, out)
+	}
+	page, err := os.ReadFile(strings.TrimPrefix(lines[3], "report: "))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"<svg", "objectives held", "visible at the other carrier", "processors by role"} {
+		if !bytes.Contains(page, []byte(want)) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	for _, never := range []string{"http://", "https://", "<script", "NaN", "%!"} {
+		if bytes.Contains(page, []byte(never)) {
+			t.Errorf("the page contains %q", never)
+		}
+	}
+}
+
+// The names of these fields are promised to programs.
+var stable = strings.Fields(`profile offered_per_s achieved_per_s duration_s sent acked failed unknown dropped valid response_ms
+	visible_ms lost repeated cpu_us_per_op disk_bytes_per_op generator_cpu_share machine commit`)
+
+func TestJSONHasItsStableFields(t *testing.T) {
+	t.Parallel()
+	p := fake.New(t, fake.Lies{})
+	out, _, _ := runCommand(t, "batch", "--data="+p.Dir, "--rate=1000", "--duration=1s", "--batch=100", "--quiet", "-o", "json")
+	var got map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, f := range stable {
+		if _, ok := got[f]; !ok {
+			t.Errorf("no field %q", f)
+		}
+	}
+	for _, f := range []string{"p50", "p90", "p99", "p999", "max"} {
+		if !bytes.Contains(got["response_ms"], []byte(`"`+f+`"`)) {
+			t.Errorf("response_ms has no %q", f)
+		}
+	}
+}
+
+func TestExitCodesTellMissedFromBroken(t *testing.T) {
+	honest, liar := fake.New(t, fake.Lies{}), fake.New(t, fake.Lies{LoseEvery: 50})
+	small := []string{"--rate=200", "--duration=1s", "--people=1000", "--quiet", "--settle=500ms"}
+	if _, _, code := runCommand(t, append(small, "--data="+honest.Dir, "--max-p99=1us")...); code != report.Missed && code != report.InvalidRun {
+		t.Errorf("an objective that cannot be kept: code %d", code)
+	}
+	out, _, code := runCommand(t, append(small, "--data="+liar.Dir, "--watch=-1")...)
+	if code != report.LedgerBroke {
+		t.Errorf("a liar: code %d\n%s", code, out)
+	}
+}
+
+func TestAKeptLedgerCanBeCheckedAgain(t *testing.T) {
+	p := fake.New(t, fake.Lies{})
+	dir := t.TempDir()
+	runCommand(t, "--data="+p.Dir, "--rate=100", "--duration=1s", "--people=1000", "--quiet", "--out="+dir)
+	out, _, code := runCommand(t, "check", dir, "--data="+p.Dir)
+	if code != report.Held || !strings.Contains(out, "acknowledged 100, read back 100, visible 100; lost 0") {
+		t.Errorf("code %d: %s", code, out)
+	}
+	other := fake.New(t, fake.Lies{}) // knows nothing of that run
+	raw, err := os.ReadFile(filepath.Join(p.Dir, "secrets", "person.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(other.Dir, "secrets", "person.key"), raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, _, code = runCommand(t, "check", dir, "--data="+other.Dir, "--settle=100ms", "-o", "json")
+	if code != report.LedgerBroke || !strings.Contains(out, `"lost":100`) {
+		t.Errorf("code %d: %s", code, out)
+	}
+}
+
+// Goal: three generators make one run: their tests are different people in
+// different tubes, their counts add up, and the joint ledger is exact.
+func TestSeveralGeneratorsMakeOneRun(t *testing.T) {
+	p := fake.New(t, fake.Lies{})
+	dir := t.TempDir()
+	out, _, code := runCommand(t, append(loose, "--data="+p.Dir, "--rate=300", "--duration=2s", "--people=10000", "--quiet", "--generators=3", "--out="+dir, "-o", "json")...)
+	var res report.Result
+	if err := json.Unmarshal([]byte(out), &res); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if res.Parts != 3 || res.Acked != 600 || res.OfferedPerS < 299 || res.OfferedPerS > 301 || res.Lost+res.Repeated+res.Wrong != 0 || res.Ledger.Visible != 600 {
+		t.Errorf("code %d, parts %d, acked %d, offered %v, ledger %+v", code, res.Parts, res.Acked, res.OfferedPerS, res.Ledger)
+	}
+	if p.Swabs() != 600 {
+		t.Errorf("the province holds %d swabs, want 600", p.Swabs())
+	}
+	merged := t.TempDir()
+	out, _, _ = runCommand(t, "merge", dir+"/generator-1", dir+"/generator-2", dir+"/generator-3", "--data="+p.Dir, "--out="+merged, "-o", "json", "--min-achieved=0")
+	var again report.Result
+	if err := json.Unmarshal([]byte(out), &again); err != nil || again.Acked != 600 || again.Ledger.Visible != 600 {
+		t.Errorf("merged by hand: %v %+v", err, again.Ledger)
+	}
+}
+
+func TestComparePrintsRatios(t *testing.T) {
+	t.Parallel()
+	p := fake.New(t, fake.Lies{})
+	a, b := t.TempDir(), t.TempDir()
+	runCommand(t, "display", "--data="+p.Dir, "--rate=100", "--duration=1s", "--quiet", "--out="+a)
+	runCommand(t, "display", "--data="+p.Dir, "--rate=200", "--duration=1s", "--quiet", "--out="+b)
+	out, _, code := runCommand(t, "compare", a, b)
+	if code != 0 || !strings.Contains(out, "offered per s                       100          200     2.00") {
+		t.Errorf("code %d:\n%s", code, out)
+	}
+}
+
+func TestWordsThatAreNotUnderstoodAreRefused(t *testing.T) {
+	p := fake.New(t, fake.Lies{})
+	for _, args := range [][]string{
+		{"nonsense", "--data=" + p.Dir},
+		{"scan", "--data=" + t.TempDir()},
+		{"scan", "--data=" + p.Dir, "--plan=fast"},
+		{"scan", "--data=" + p.Dir, "--carriers=telecom"},
+		{"scan", "--data=" + p.Dir, "--split=1"},
+		{"batch", "--data=" + p.Dir, "--batch=5000"},
+	} {
+		var out bytes.Buffer
+		if err := command(t.Context(), &out, &out, append([]string{"load", "--quiet", "--duration=1s"}, args...)...); err == nil || exitCode(err) != 70 {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+}

@@ -1,0 +1,227 @@
+package loadtest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"qianma/loadtest/hist"
+	"qianma/loadtest/ledger"
+	"qianma/loadtest/report"
+)
+
+// FindMaxCommand is `qianma load find-max`.
+type FindMaxCommand struct {
+	Shape
+	Reach
+	Limits
+	Probe     time.Duration `help:"How long each try lasts." default:"20s"`
+	Confirm   int           `help:"Runs that must hold at the rate that is reported." default:"3"`
+	Tolerance float64       `help:"How close to the highest rate to come." default:"0.05"`
+	Ceiling   float64       `help:"Never offer more than this; 0: no ceiling."`
+	Out       string        `help:"Directory for the results; empty: a new one under DATA/load."`
+	Output    string        `short:"o" enum:"text,json" default:"text"`
+	Quiet     bool          `short:"q"`
+}
+
+// Run searches.
+func (c *FindMaxCommand) Run(ctx context.Context, k *kong.Context) error {
+	if c.Out == "" {
+		c.Out = filepath.Join(c.Data, "load", "max-"+c.Profile+"-"+time.Now().UTC().Format("20060102-150405.000"))
+	}
+	system, stop, err := c.open(&c.Shape)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	view := newLive(k.Stderr, c.Quiet)
+	run := RunCommand{Shape: c.Shape, Reach: c.Reach, Limits: c.Limits, Parts: 1}
+	run.Duration = c.Probe
+	n := 0
+	try := func(rate float64) (*report.Result, error) {
+		n++
+		one := run
+		one.Rate, one.Out = rate, filepath.Join(c.Out, fmt.Sprintf("%02d-%.0f", n, rate))
+		o, err := one.options(system)
+		if err != nil {
+			return nil, err
+		}
+		o.Live = view.show
+		res, _, err := Run(ctx, o)
+		if err == nil {
+			view.say(fmt.Sprintf("%.0f/s: %s", rate, strings.SplitN(res.Text(false), "\n", 3)[1]))
+		}
+		return res, err
+	}
+	start := c.Rate
+	if start == 0 {
+		start = usual[c.Profile] / 4
+	}
+	found, err := FindMax(Search{Start: start, Ceiling: c.Ceiling, Tolerance: c.Tolerance, Confirm: c.Confirm}, try)
+	view.done()
+	if err != nil {
+		return err
+	}
+	return c.print(k, found)
+}
+
+func (c *FindMaxCommand) print(k *kong.Context, f Found) error {
+	if c.Output == "json" {
+		return json.NewEncoder(k.Stdout).Encode(f)
+	}
+	if f.Rate == 0 {
+		return verdict{report.Missed, fmt.Sprintf("no rate held the objectives; the lowest tried was %.0f/s", f.Lowest)}
+	}
+	fmt.Fprintf(k.Stdout, "%.0f %s/s held the objectives in %d runs of %s\n", f.Rate, f.Confirmed[0].Unit, len(f.Confirmed), c.Probe)
+	for _, r := range f.Confirmed {
+		fmt.Fprintf(k.Stdout, "  achieved %.0f/s, response p99 %.1f ms, visible p99 %.0f ms, CPU %.1f µs/op, lost %d, repeated %d\n",
+			r.AchievedPerS, r.ResponseMS.P99, r.VisibleMS.P99, r.CPUPerOp, r.Lost, r.Repeated)
+	}
+	return nil
+}
+
+// CompareCommand is `qianma load compare A B`.
+type CompareCommand struct {
+	A      string `arg:"" help:"result.json, its directory, or several separated by commas."`
+	B      string `arg:"" help:"The same, to be compared with A."`
+	Output string `short:"o" enum:"text,json" default:"text"`
+}
+
+// Run compares.
+func (c *CompareCommand) Run(k *kong.Context) error {
+	a, err := loadAll(c.A)
+	if err != nil {
+		return err
+	}
+	b, err := loadAll(c.B)
+	if err != nil {
+		return err
+	}
+	cmp := report.Compare(c.A, a, c.B, b)
+	if c.Output == "json" {
+		return json.NewEncoder(k.Stdout).Encode(cmp)
+	}
+	fmt.Fprint(k.Stdout, cmp.Text())
+	return nil
+}
+
+func loadAll(list string) ([]*report.Result, error) {
+	var out []*report.Result
+	for path := range strings.SplitSeq(list, ",") {
+		r, err := report.Load(path)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// MergeCommand is `qianma load merge DIR...`, for generators that were started
+// by hand on several machines with --part.
+type MergeCommand struct {
+	Parts []string `arg:"" help:"Result directories of the generators."`
+	Reach
+	Limits
+	Out    string `help:"Directory for the merged result." required:""`
+	Output string `short:"o" enum:"text,json" default:"text"`
+	Quiet  bool   `short:"q"`
+}
+
+// Run merges, and reads the joint ledger back.
+func (c *MergeCommand) Run(ctx context.Context, k *kong.Context) error {
+	res, l, err := mergeParts(c.Parts)
+	if err != nil {
+		return err
+	}
+	if l != nil && c.ReadBack >= 0 {
+		shape := Shape{Carriers: l.Head.Carriers, Seed: l.Head.Seed, People: l.Head.People}
+		system, stop, err := c.open(&shape)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		if err := Check(ctx, system, l, c.ReadBack, c.Settle, res); err != nil {
+			return err
+		}
+	}
+	res.Headline()
+	res.Judge(c.objectives(res.Profile))
+	if err := Publish(res, c.Out); err != nil {
+		return err
+	}
+	return (&RunCommand{Out: c.Out, Output: c.Output}).print(k, res)
+}
+
+// mergeParts reads the results and, where there are any, the ledgers.
+func mergeParts(dirs []string) (*report.Result, *ledger.Ledger, error) {
+	var results []*report.Result
+	var ledgers []*ledger.Ledger
+	for _, dir := range dirs {
+		r, err := report.Load(dir)
+		if err != nil {
+			return nil, nil, err
+		}
+		results = append(results, r)
+		if r.Settings["ledger"] != true {
+			continue
+		}
+		l, err := ledger.Load(filepath.Join(dir, "ledger"))
+		if err != nil {
+			return nil, nil, err
+		}
+		ledgers = append(ledgers, l)
+	}
+	res, err := report.Merge(results)
+	if err != nil || len(ledgers) == 0 {
+		return res, nil, err
+	}
+	l, err := ledger.Merge(ledgers)
+	return res, l, err
+}
+
+// CheckCommand is `qianma load check LEDGER`.
+type CheckCommand struct {
+	Ledger string `arg:"" help:"The ledger file of a run, or its directory."`
+	Reach
+	Output string `short:"o" enum:"text,json" default:"text"`
+}
+
+// Run reads the ledger back.
+func (c *CheckCommand) Run(ctx context.Context, k *kong.Context) error {
+	l, err := ledger.Load(c.Ledger)
+	if err != nil {
+		var dir error
+		if l, dir = ledger.Load(filepath.Join(c.Ledger, "ledger")); dir != nil {
+			return err
+		}
+	}
+	shape := Shape{Carriers: l.Head.Carriers, Seed: l.Head.Seed, People: l.Head.People}
+	system, stop, err := c.open(&shape)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	res := &report.Result{Profile: "check", Valid: true, Visible: hist.New()}
+	if err := Check(ctx, system, l, c.ReadBack, c.Settle, res); err != nil {
+		return err
+	}
+	res.Lost, res.Wrong, res.Repeated = res.Ledger.Lost, res.Ledger.Wrong, res.Ledger.Repeated
+	if c.Output == "json" {
+		if err := json.NewEncoder(k.Stdout).Encode(res.Ledger); err != nil {
+			return err
+		}
+		return Outcome(res)
+	}
+	fmt.Fprintf(k.Stdout, "acknowledged %d, read back %d, visible %d; lost %d, wrong %d, repeated %d\n",
+		res.Ledger.Acked, res.Ledger.Checked, res.Ledger.Visible, res.Lost, res.Wrong, res.Repeated)
+	for _, f := range res.Ledger.First {
+		fmt.Fprintf(k.Stdout, "  %s: test %d, tube %d, at %s %s\n", f.What, f.Test, f.Tube, f.Carrier, f.Seen)
+	}
+	return Outcome(res)
+}

@@ -1,0 +1,5 @@
+package loadtest
+
+import "qianma/loadtest/client"
+
+var oneConnection = client.Config{PerNode: 1}

@@ -1,0 +1,121 @@
+package loadtest
+
+import (
+	"qianma/loadtest/report"
+)
+
+// Search says how to look for the highest rate.
+type Search struct {
+	Start     float64
+	Ceiling   float64 // 0: none
+	Tolerance float64 // how close to come, as a share
+	Confirm   int     // runs that must hold in a row
+}
+
+// Found is what a search came to.
+type Found struct {
+	Rate      float64          `json:"rate"`   // 0: none held
+	Lowest    float64          `json:"lowest"` // rate that was tried
+	Tried     []Tried          `json:"tried"`
+	Confirmed []*report.Result `json:"confirmed"`
+}
+
+// Tried is one run of the search.
+type Tried struct {
+	Rate float64 `json:"rate"`
+	Held bool    `json:"held"`
+	Why  string  `json:"why"`
+}
+
+// most bounds a search whatever the system does.
+const most = 40
+
+// FindMax doubles until a run misses, halves the gap until it is within the
+// tolerance, and then wants that rate confirmed; a rate that does not confirm
+// is lowered. A run that is invalid counts as missed: a rate at which the
+// generator cannot be believed is not one the system was seen to hold.
+func FindMax(s Search, try func(rate float64) (*report.Result, error)) (Found, error) {
+	var f Found
+	attempt := func(rate float64) (*report.Result, bool, error) {
+		res, err := try(rate)
+		if err != nil {
+			return nil, false, err
+		}
+		held := res.Code() == report.Held
+		f.Tried = append(f.Tried, Tried{rate, held, res.Verdict()})
+		if f.Lowest == 0 || rate < f.Lowest {
+			f.Lowest = rate
+		}
+		return res, held, nil
+	}
+	low, high, err := bracket(s, &f, attempt)
+	if err != nil || low == 0 {
+		return f, err
+	}
+	for high > low*(1+s.Tolerance) && len(f.Tried) < most {
+		mid := (low + high) / 2
+		_, held, err := attempt(mid)
+		if err != nil {
+			return f, err
+		}
+		if held {
+			low = mid
+		} else {
+			high = mid
+		}
+	}
+	return f, confirm(s, low, &f, attempt)
+}
+
+// bracket finds a rate that holds and one that does not, a factor of two apart.
+func bracket(s Search, f *Found, attempt func(float64) (*report.Result, bool, error)) (low, high float64, err error) {
+	rate := s.Start
+	if s.Ceiling > 0 {
+		rate = min(rate, s.Ceiling)
+	}
+	for len(f.Tried) < most {
+		_, held, err := attempt(rate)
+		switch {
+		case err != nil:
+			return 0, 0, err
+		case held && s.Ceiling > 0 && rate >= s.Ceiling:
+			return rate, rate, nil
+		case held && high > 0:
+			return rate, high, nil
+		case held:
+			low, rate = rate, rate*2
+			if s.Ceiling > 0 {
+				rate = min(rate, s.Ceiling)
+			}
+		case low > 0:
+			return low, rate, nil
+		case rate < 1:
+			return 0, 0, nil
+		default:
+			high, rate = rate, rate/2
+		}
+	}
+	return low, high, nil
+}
+
+func confirm(s Search, rate float64, f *Found, attempt func(float64) (*report.Result, bool, error)) error {
+	for len(f.Tried) < most {
+		var runs []*report.Result
+		for len(runs) < max(1, s.Confirm) {
+			res, held, err := attempt(rate)
+			if err != nil {
+				return err
+			}
+			if !held {
+				break
+			}
+			runs = append(runs, res)
+		}
+		if len(runs) == max(1, s.Confirm) {
+			f.Rate, f.Confirmed = rate, runs
+			return nil
+		}
+		rate /= 1 + max(s.Tolerance, .01)
+	}
+	return nil
+}

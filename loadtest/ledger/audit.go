@@ -1,0 +1,266 @@
+package ledger
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Seen is what a reader was told about a person, or about a tube.
+type Seen struct {
+	Found   bool
+	Sampled int64  // Unix ms of the newest test; may be cut to the second
+	Status  string // of the newest test, as display words it
+}
+
+// Outcomes of a tube, as the contract numbers them.
+const (
+	Negative uint8 = 1
+	Positive uint8 = 2
+)
+
+// Status is what display must say of an entry whose result is in.
+func (e *Entry) Status() string {
+	switch {
+	case e.Outcome != Positive:
+		return "negative"
+	case e.Pool > 1:
+		return "pool_positive_retest"
+	}
+	return "positive"
+}
+
+// Audit holds what readers saw against the ledger. It asks about each person
+// once at each carrier, and about each tube once at each carrier.
+type Audit struct {
+	l       *Ledger
+	order   []uint32 // entries worth looking for, by person, newest first
+	persons []span   // of order
+	tubes   []members
+	missing []bool // by entry
+	wrong   []bool
+	byTube  map[uint32][]uint32
+	Report  Report
+}
+
+type span struct{ from, to uint32 }
+
+type members struct{ sure, perhaps uint8 }
+
+// Report is the outcome of an audit.
+type Report struct {
+	Acked    int64            `json:"acked"`    // tests that must be there
+	Checked  int64            `json:"checked"`  // of these, looked for at every carrier
+	Visible  int64            `json:"visible"`  // seen, and right, at every carrier
+	Lost     int64            `json:"lost"`     // not seen at some carrier
+	Wrong    int64            `json:"wrong"`    // seen with another status
+	Repeated int64            `json:"repeated"` // more swabs in a tube than were sent
+	Tubes    int64            `json:"tubes"`    // tubes looked at
+	Missing  map[string]int64 `json:"missing"`  // by carrier: acknowledged tests not seen there
+	First    []Ref            `json:"first"`    // the first few that are lost, wrong or repeated
+}
+
+// Ref names a test for whoever follows it up; it names no person.
+type Ref struct {
+	What    string `json:"what"`
+	Test    uint32 `json:"test"`
+	Tube    uint64 `json:"tube"`
+	Carrier string `json:"carrier"` // where it was looked for
+	Seen    string `json:"seen,omitempty"`
+}
+
+// Broken says whether the system lied.
+func (r *Report) Broken() bool { return r.Lost+r.Wrong+r.Repeated > 0 }
+
+const firstFew = 20
+
+// Audit prepares the questions.
+func (l *Ledger) Audit() *Audit {
+	a := &Audit{l: l, missing: make([]bool, l.n), wrong: make([]bool, l.n)}
+	a.Report.Missing = map[string]int64{}
+	for i := range uint32(l.n) {
+		e := l.At(i)
+		if e.State == Acked {
+			a.Report.Acked++
+		}
+		if e.State != Failed {
+			a.order = append(a.order, i)
+		}
+		a.member(e)
+	}
+	slices.SortFunc(a.order, func(i, j uint32) int {
+		x, y := l.At(i), l.At(j)
+		return cmp.Or(cmp.Compare(x.Person, y.Person), cmp.Compare(y.Sampled, x.Sampled), cmp.Compare(j, i))
+	})
+	for at := 0; at < len(a.order); {
+		end := at + 1
+		for end < len(a.order) && l.At(a.order[end]).Person == l.At(a.order[at]).Person {
+			end++
+		}
+		a.ask(uint32(at), uint32(end))
+		at = end
+	}
+	return a
+}
+
+func (a *Audit) member(e *Entry) {
+	for int(e.Tube) >= len(a.tubes) {
+		a.tubes = append(a.tubes, members{})
+	}
+	switch e.State {
+	case Registered, Acked:
+		a.tubes[e.Tube].sure++
+	case Started, Unknown:
+		a.tubes[e.Tube].perhaps++
+	}
+}
+
+// ask keeps a person's tests down to the newest that must be there: only the
+// newest is shown, so those below it are looked for in their tubes.
+func (a *Audit) ask(from, to uint32) {
+	for i := from; i < to; i++ {
+		if a.l.At(a.order[i]).State == Acked {
+			a.persons = append(a.persons, span{from, i + 1})
+			return
+		}
+	}
+}
+
+// Persons is how many questions about people there are.
+func (a *Audit) Persons() int { return len(a.persons) }
+
+// Person is the person of a question.
+func (a *Audit) Person(q int) uint32 { return a.l.At(a.order[a.persons[q].from]).Person }
+
+// Tubes lists the ordinals of the tubes worth looking at.
+func (a *Audit) Tubes() []uint32 {
+	var out []uint32
+	for i, m := range a.tubes {
+		if m.sure > 0 {
+			out = append(out, uint32(i))
+		}
+	}
+	return out
+}
+
+// Number is the tube of an ordinal as the province knows it.
+func (a *Audit) Number(ordinal uint32) uint64 { return a.l.Head.TubeNumber(ordinal) }
+
+// Pleases says whether the answer is one that the question can have.
+func (a *Audit) Pleases(q int, s Seen) bool { return a.match(q, s) == nil }
+
+// match returns nil when the answer is right, else the entry that is not as
+// it must be.
+func (a *Audit) match(q int, s Seen) *verdict {
+	p := a.persons[q]
+	must := a.order[p.to-1] // the acknowledged one; those before it may be there or not
+	for _, i := range a.order[p.from:p.to] {
+		e := a.l.At(i)
+		if !s.Found || !sameTime(a.l.Head.SampledAt(e), s.Sampled) {
+			continue
+		}
+		if e.State == Acked && s.Status != e.Status() {
+			return &verdict{i, "wrong"}
+		}
+		return nil
+	}
+	return &verdict{must, "lost"}
+}
+
+type verdict struct {
+	entry uint32
+	what  string
+}
+
+func sameTime(want, got int64) bool {
+	return want == got || (got%1000 == 0 && want/1000 == got/1000)
+}
+
+// Seen takes down the final answer to a question at a carrier.
+func (a *Audit) Seen(q int, carrier string, s Seen) {
+	v := a.match(q, s)
+	if v == nil {
+		return
+	}
+	e := a.l.At(v.entry)
+	if v.what == "lost" {
+		a.Report.Missing[carrier]++
+		a.missing[v.entry] = true
+	} else {
+		a.wrong[v.entry] = true
+	}
+	a.first(Ref{What: v.what, Test: v.entry, Tube: a.l.Head.TubeNumber(e.Tube), Carrier: carrier, Seen: s.Status})
+}
+
+// TubePleases says whether a tube may hold that many swabs.
+func (a *Audit) TubePleases(ordinal uint32, swabs int) bool {
+	m := a.tubes[ordinal]
+	return swabs >= int(m.sure) && swabs <= int(m.sure)+int(m.perhaps)
+}
+
+// SeenTube takes down how many swabs a carrier says are in a tube.
+func (a *Audit) SeenTube(ordinal uint32, carrier string, swabs int) {
+	m := a.tubes[ordinal]
+	over := swabs - int(m.sure) - int(m.perhaps)
+	ref := Ref{Tube: a.l.Head.TubeNumber(ordinal), Carrier: carrier}
+	switch {
+	case over > 0:
+		a.Report.Repeated += int64(over)
+		ref.What = "repeated"
+		a.first(ref)
+	case swabs < int(m.sure):
+		a.short(ordinal, carrier, int(m.sure)-swabs)
+	}
+}
+
+// short marks as many of the tube's tests as are missing, unless looking for
+// the people has already found them missing.
+func (a *Audit) short(ordinal uint32, carrier string, n int) {
+	var there []uint32
+	for _, i := range a.inTube(ordinal) {
+		if a.missing[i] {
+			n--
+		} else {
+			there = append(there, i)
+		}
+	}
+	for _, i := range there[:max(0, min(n, len(there)))] {
+		a.missing[i] = true
+		a.Report.Missing[carrier]++
+		a.first(Ref{What: "lost", Test: i, Tube: a.l.Head.TubeNumber(ordinal), Carrier: carrier, Seen: "not in its tube"})
+	}
+}
+
+// inTube lists the tests that must be in a tube. The index is made when the
+// first tube turns out short: an honest system never needs it.
+func (a *Audit) inTube(ordinal uint32) []uint32 {
+	if a.byTube == nil {
+		a.byTube = map[uint32][]uint32{}
+		for _, i := range a.order {
+			if e := a.l.At(i); e.State == Acked || e.State == Registered {
+				a.byTube[e.Tube] = append(a.byTube[e.Tube], i)
+			}
+		}
+	}
+	return a.byTube[ordinal]
+}
+
+func (a *Audit) first(r Ref) {
+	if len(a.Report.First) < firstFew {
+		a.Report.First = append(a.Report.First, r)
+	}
+}
+
+// Close counts. checked is how many of the acknowledged tests were asked about.
+func (a *Audit) Close(checked int64) Report {
+	for i := range a.missing {
+		switch {
+		case a.missing[i]:
+			a.Report.Lost++
+		case a.wrong[i]:
+			a.Report.Wrong++
+		}
+	}
+	a.Report.Checked = checked
+	a.Report.Visible = checked - a.Report.Lost - a.Report.Wrong
+	return a.Report
+}

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package peers
+
+import "time"
+
+func nap(d time.Duration) { <-time.After(d) }

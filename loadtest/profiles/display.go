@@ -1,0 +1,144 @@
+package profiles
+
+import (
+	"time"
+
+	"qianma/loadtest/drive"
+	"qianma/loadtest/population"
+	"qianma/loadtest/schedule"
+)
+
+// displays is phones that refresh.
+func (p *Profile) displays(plan schedule.Plan) *drive.Stream {
+	draw := population.NewDraw(p.Settings.People, p.Settings.Seed, p.Settings.Skew, p.Settings.Cold)
+	return p.stream("displays", "displays", plan, 1, func(s *drive.Stream, at time.Duration) {
+		op := p.d.Op(drive.Display, p.carrier())
+		op.Person = draw.Next()
+		p.d.Go(s, op, at, func(op *drive.Op) { s.Units.Count(op) })
+	})
+}
+
+// verify is gates that scan: tokens come from phones that refresh beside it,
+// so that none is older than it may be.
+func (p *Profile) verify(plan schedule.Plan) *drive.Stream {
+	v := &gate{p: p, draw: population.NewDraw(p.Settings.People, p.Settings.Seed, p.Settings.Skew, p.Settings.Cold)}
+	v.fill()
+	return p.stream("verifications", "verifications", plan, 1, v.arrive)
+}
+
+// tokens is how many phones stand in line at the gates, renewal how often each
+// shows a new token: well within the 60 s that one counts for.
+const (
+	tokens  = 500
+	renewal = 20 * time.Second
+)
+
+type gate struct {
+	p     *Profile
+	draw  *population.Draw
+	line  [][]byte
+	next  int
+	early []func() // verifications that are due before the first token is there
+}
+
+// fill renews one token after the other for as long as there are arrivals.
+func (v *gate) fill() {
+	v.p.d.After(0, func() { v.renew(tokens / 10) })
+}
+
+func (v *gate) renew(n int) {
+	for range n {
+		op := v.p.d.Op(drive.Display, v.p.carrier())
+		op.Person, op.WantToken = v.draw.Next(), true
+		v.p.d.Ask(op, v.take)
+	}
+	if v.p.d.Arriving() {
+		v.p.d.After(renewal/tokens*10, func() { v.renew(10) })
+	}
+}
+
+func (v *gate) take(op *drive.Op) {
+	if op.Outcome == drive.OK && len(op.Token) > 0 {
+		token := append([]byte(nil), op.Token...)
+		if len(v.line) < tokens {
+			v.line = append(v.line, token)
+		} else {
+			v.line[v.next%tokens] = token
+			v.next++
+		}
+	}
+	waiting := v.early
+	v.early = nil
+	for _, fn := range waiting {
+		fn()
+	}
+}
+
+func (v *gate) arrive(s *drive.Stream, at time.Duration) {
+	if len(v.line) == 0 && v.p.d.Arriving() {
+		v.early = append(v.early, func() { v.check(s, at) })
+		return
+	}
+	v.check(s, at)
+}
+
+func (v *gate) check(s *drive.Stream, at time.Duration) {
+	if len(v.line) == 0 {
+		s.Units.Dropped++ // no phone had a token to show
+		return
+	}
+	op := v.p.d.Op(drive.Verify, v.p.carrier())
+	op.Token = append(op.Token, v.line[v.p.rand.IntN(len(v.line))]...)
+	v.p.d.Go(s, op, at, func(op *drive.Op) { s.Units.Count(op) })
+}
+
+// watcher times how long tests take to show at the other carrier.
+type watcher struct {
+	p        *Profile
+	carriers int
+	every    float64 // watches a second
+	next     time.Duration
+	open     int
+}
+
+const (
+	watchesOpen = 2000                  // at once
+	lookAgain   = 10 * time.Millisecond // least time between two looks
+	lookShare   = 20                    // and at most a twentieth of what has passed: what the figure is good to
+)
+
+// consider begins to watch a test whose result has just been acknowledged, if
+// one is due.
+func (w *watcher) consider(test uint32, result *drive.Op) {
+	now := w.p.d.Now()
+	if w.every < 0 || now < w.next || result.Intended < w.p.Settings.Warm || w.open >= watchesOpen {
+		return
+	}
+	w.next = now + time.Duration(float64(time.Second)/w.every)
+	w.open++
+	w.p.Watched++
+	w.look(test, (result.Carrier+1)%w.carriers, result.Intended)
+}
+
+func (w *watcher) look(test uint32, carrier int, since time.Duration) {
+	op := w.p.d.Op(drive.Display, carrier)
+	op.Person = w.p.Ledger.At(test).Person
+	w.p.d.Ask(op, func(op *drive.Op) {
+		e := w.p.Ledger.At(test)
+		at := w.p.Ledger.Head.SampledAt(e)
+		// A newer test of the same person hides this one, so it must have come.
+		shown := op.Outcome == drive.OK && op.View.Found && op.View.Sampled >= at-at%1000 && op.View.Status != "pending"
+		waited := op.Ended - since
+		switch {
+		case shown:
+			w.p.Visible.Record(waited)
+		case waited > w.p.Settings.Unseen, w.p.d.Halted():
+			w.p.Visible.Record(waited)
+			w.p.Unseen++
+		default:
+			w.p.d.After(max(lookAgain, waited/lookShare), func() { w.look(test, carrier, since) })
+			return
+		}
+		w.open--
+	})
+}

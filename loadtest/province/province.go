@@ -1,0 +1,230 @@
+// Package province is a running province as a target: operations become HTTP
+// requests to its public API, answers become outcomes.
+//
+// It sends what a booth, a lab, a phone or a gate would send, over the
+// network, and believes an acknowledgement only at the level that was asked
+// for. What it says of an answer: 429 and 503 mean that nothing was done; a
+// lost connection, a timeout, 504 and any 500 mean that something may have
+// been done; other refusals are final. It retries nothing by itself: package
+// drive does.
+package province
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"qianma/cluster/identity"
+	"qianma/loadtest/client"
+	"qianma/loadtest/drive"
+	"qianma/loadtest/population"
+)
+
+// Format is how batches are written on the wire.
+type Format string
+
+// The formats.
+const (
+	NDJSON Format = "ndjson" // a line of JSON for each row
+	Binary Format = "binary" // length-prefixed facts of the contract
+)
+
+// Config is a province seen from outside.
+type Config struct {
+	Endpoints *Endpoints
+	Carriers  []string
+	People    *population.People
+	// Hasher turns documents into pseudonyms here. Nil: the province is asked
+	// for each person once, over HTTP, and batches go as NDJSON.
+	Hasher *identity.Hasher
+	Run    string        // begins every idempotency key; at most 64 visible characters
+	Ack    string        // "committed" or "replicated"
+	Wait   time.Duration // longest wait for the level; 0: 10 s
+	Format Format
+	Client client.Config
+}
+
+// Target is a province under load.
+type Target struct {
+	cfg     Config
+	loop    *client.Loop
+	groups  [2][]*client.Group // by side, then carrier
+	shift   time.Duration      // from the loop's clock to the run's
+	known   map[uint32]identity.Person
+	done    func(*drive.Op)
+	suffix  string // query of writes
+	scratch []byte
+}
+
+type side int
+
+const (
+	nucleic side = iota
+	display
+)
+
+func sideOf(k drive.Kind) side {
+	if k == drive.Display || k == drive.Verify {
+		return display
+	}
+	return nucleic
+}
+
+// Open connects to nothing yet: connections are made as they are needed.
+func Open(cfg Config) (*Target, error) {
+	loop, err := client.Open(cfg.Client)
+	if err != nil {
+		return nil, err
+	}
+	t := &Target{cfg: cfg, loop: loop, known: map[uint32]identity.Person{}}
+	if cfg.Hasher == nil {
+		t.cfg.Format = NDJSON
+	}
+	if cfg.Ack == "replicated" {
+		wait := cfg.Wait
+		if wait == 0 {
+			wait = 10 * time.Second
+		}
+		t.suffix = "?ack=replicated&wait=" + wait.String()
+	}
+	for s, name := range []string{"nucleic", "display"} {
+		for _, c := range cfg.Carriers {
+			g, err := loop.Group(cfg.Endpoints.Carriers[c][name])
+			if err != nil {
+				return nil, errors.Join(fmt.Errorf("%s of %s: %w", name, c, err), loop.Close())
+			}
+			t.groups[s] = append(t.groups[s], g)
+		}
+	}
+	return t, nil
+}
+
+// Begin fixes the run's clock.
+func (t *Target) Begin(start time.Time) { t.shift = t.loop.Since(start) }
+
+// Carriers is how many the target has.
+func (t *Target) Carriers() int { return len(t.cfg.Carriers) }
+
+// Nodes is how many nodes a carrier has for the kind.
+func (t *Target) Nodes(carrier int, k drive.Kind) int { return t.groups[sideOf(k)][carrier].Nodes() }
+
+// Close ends what is open; each operation is reported to the last Poll's done.
+func (t *Target) Close() error { return t.loop.Close() }
+
+// Start sends the operation.
+func (t *Target) Start(op *drive.Op) {
+	c := &op.Call
+	c.Tag = op
+	if op.Kind == drive.Display && t.cfg.Hasher == nil {
+		if _, ok := t.known[op.Person]; !ok {
+			t.resolve(op)
+			return
+		}
+	}
+	if op.Tries == 1 {
+		t.write(op)
+	}
+	t.loop.Start(t.groups[sideOf(op.Kind)][op.Carrier], c)
+}
+
+// write forms the request; a later try sends the same bytes again.
+func (t *Target) write(op *drive.Op) {
+	c := &op.Call
+	c.Post, c.Type = op.Kind != drive.Display && op.Kind != drive.Tube, "application/json"
+	c.Path, op.Body = c.Path[:0], op.Body[:0]
+	switch op.Kind {
+	case drive.Register:
+		c.Path = append(append(c.Path, "/v1/registrations"...), t.suffix...)
+		op.Body = t.appendSample(op.Body, &op.Samples[0])
+	case drive.RegisterBatch:
+		c.Path = append(append(c.Path, "/v1/registrations/batch"...), t.suffix...)
+		t.writeSamples(op)
+	case drive.Report:
+		c.Path = append(append(c.Path, "/v1/results"...), t.suffix...)
+		op.Body = appendResult(op.Body, &op.Results[0])
+	case drive.ReportBatch:
+		c.Path = append(append(c.Path, "/v1/results/batch"...), t.suffix...)
+		t.writeResults(op)
+	case drive.Display:
+		c.Path = t.person(op.Person).Append(append(c.Path, "/v1/code?person="...))
+	case drive.Verify:
+		c.Path = append(c.Path, "/v1/verify"...)
+		op.Body = append(append(append(op.Body, `{"token":"`...), op.Token...), `"}`...)
+	case drive.Tube:
+		c.Path = population.AppendTube(append(c.Path, "/v1/tubes/"...), op.TubeNo)
+	}
+	if op.Kind.Write() {
+		c.Key = append(append(c.Key[:0], t.cfg.Run...), '-')
+		c.Key = strconv.AppendUint(c.Key, op.Key, 36)
+	}
+	c.Body = op.Body
+}
+
+// document is what person i holds up.
+func (t *Target) document(i uint32) identity.Document {
+	t.scratch = t.cfg.People.AppendNumber(t.scratch[:0], i)
+	return identity.Document{Kind: identity.Resident, Number: string(t.scratch)}
+}
+
+func (t *Target) person(i uint32) identity.Person {
+	if t.cfg.Hasher != nil {
+		return t.cfg.Hasher.Person(t.document(i))
+	}
+	return t.known[i]
+}
+
+// resolve asks the province who a person is before the operation itself.
+func (t *Target) resolve(op *drive.Op) {
+	c := &op.Call
+	c.Post, c.Type = true, "application/json"
+	c.Path = append(c.Path[:0], "/v1/persons/resolve"...)
+	op.Body = append(op.Body[:0], `{"document":{"kind":"resident","number":"`...)
+	op.Body = t.cfg.People.AppendNumber(op.Body, op.Person)
+	op.Body = append(op.Body, `"}}`...)
+	c.Body = op.Body
+	t.loop.Start(t.groups[display][op.Carrier], c)
+}
+
+// resolved keeps the answer of resolve and goes on with the operation; false
+// when the answer was no person, and the try is over.
+func (t *Target) resolved(op *drive.Op) bool {
+	c := &op.Call
+	if c.Err != nil || c.Status != 200 {
+		return false
+	}
+	p, err := identity.ParsePerson(string(unquote(field(c.Answer, "person"))))
+	if err != nil {
+		return false
+	}
+	t.known[op.Person] = p
+	t.write(op)
+	t.loop.Start(t.groups[display][op.Carrier], c)
+	return true
+}
+
+// Poll hands over what has ended.
+func (t *Target) Poll(wait time.Duration, done func(*drive.Op)) error {
+	t.done = done
+	return t.loop.Poll(wait, t.ended)
+}
+
+func (t *Target) ended(c *client.Call) {
+	op := c.Tag.(*drive.Op)
+	asking := op.Kind == drive.Display && c.Post
+	if asking && t.resolved(op) {
+		return
+	}
+	if c.Sent {
+		op.Tried = c.SentAt - t.shift
+		if op.First == 0 {
+			op.First = op.Tried
+		}
+	}
+	op.Ended, op.Sent = c.EndedAt-t.shift, c.Sent
+	t.judge(op)
+	if asking && op.Outcome == drive.OK {
+		op.Outcome, op.Code = drive.Rejected, "no_person"
+	}
+	t.done(op)
+}

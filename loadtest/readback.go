@@ -1,0 +1,183 @@
+package loadtest
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"qianma/loadtest/drive"
+	"qianma/loadtest/ledger"
+)
+
+// readback looks for every acknowledged test at every carrier, the way a phone
+// would, and for the swabs in every tube.
+type readback struct {
+	d       *drive.Driver
+	audit   *ledger.Audit
+	names   []string // of carriers
+	settle  time.Duration
+	width   int // questions in flight
+	todo    []question
+	missed  []question
+	fewest  int // misses of the best pass so far
+	since   time.Duration
+	waiting bool
+	noTubes bool // the target cannot say what is in a tube
+	onePass int  // questions of the first pass, for the progress
+	asked   int
+	notes   []string
+}
+
+type question struct {
+	n       uint32 // of a person's question, or a tube's ordinal
+	carrier uint8
+	tube    bool
+	seen    ledger.Seen
+	swabs   int
+}
+
+// ReadBack audits a ledger against a target. Of the people at most sample are
+// asked about, evenly spread (0: all). A test that is not there yet is looked
+// for again until nothing new has appeared for settle.
+func ReadBack(ctx context.Context, t drive.Target, l *ledger.Ledger, sample int, settle time.Duration) (ledger.Report, []string, error) {
+	r := &readback{audit: l.Audit(), names: l.Head.Carriers, settle: settle, width: 128}
+	r.d = drive.New(drive.Config{Tries: 100, Patience: time.Minute, Drain: 24 * time.Hour, KeepRefused: true, Quantum: time.Millisecond}, t)
+	checked := r.plan(sample)
+	r.onePass, r.fewest = len(r.todo), len(r.todo)+1
+	if err := r.d.Run(ctx, time.Now(), r.fill); err != nil {
+		return ledger.Report{}, nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return ledger.Report{}, nil, errors.New("reading back was interrupted; the ledger is kept: qianma load check reads it back again")
+	}
+	report := r.audit.Close(checked)
+	report.Tubes = int64(len(r.audit.Tubes()))
+	if r.noTubes {
+		report.Tubes = 0
+		r.notes = append(r.notes, "the target cannot say what is in a tube: repeats inside a tube were not looked for")
+	}
+	return report, r.notes, nil
+}
+
+// plan lists the questions and says how many acknowledged tests they cover.
+func (r *readback) plan(sample int) int64 {
+	persons, step := r.audit.Persons(), 1
+	if sample > 0 && persons > sample {
+		step = (persons + sample - 1) / sample
+	}
+	asked := 0
+	for q := 0; q < persons; q += step {
+		asked++
+		for c := range r.names {
+			r.todo = append(r.todo, question{n: uint32(q), carrier: uint8(c)})
+		}
+	}
+	for i, t := range r.audit.Tubes() {
+		if i%step == 0 {
+			for c := range r.names {
+				r.todo = append(r.todo, question{n: t, carrier: uint8(c), tube: true})
+			}
+		}
+	}
+	if step == 1 {
+		return r.audit.Report.Acked // those hidden by a newer test are looked for in their tubes
+	}
+	return int64(asked)
+}
+
+// fill keeps the questions flowing; the driver calls it when nothing is open.
+func (r *readback) fill() bool {
+	started := false
+	for r.d.Open() < r.width && r.next() {
+		started = true
+	}
+	if started || r.waiting {
+		return true
+	}
+	return r.pass()
+}
+
+// pass decides what follows when every question has been asked: nothing, or
+// another look at what was missing.
+func (r *readback) pass() bool {
+	now := r.d.Now()
+	if len(r.missed) < r.fewest {
+		r.fewest, r.since = len(r.missed), now
+	}
+	if len(r.missed) == 0 || r.noTubes && r.onlyTubes() {
+		return false
+	}
+	if now-r.since > r.settle {
+		r.accept()
+		return false
+	}
+	r.waiting = true
+	r.d.After(200*time.Millisecond, func() {
+		r.waiting = false
+		r.todo, r.missed, r.asked = r.missed, nil, 0
+		r.fill()
+	})
+	return true
+}
+
+func (r *readback) onlyTubes() bool {
+	for _, q := range r.missed {
+		if !q.tube {
+			return false
+		}
+	}
+	return true
+}
+
+// accept takes what is missing now for lost.
+func (r *readback) accept() {
+	for _, q := range r.missed { // people first: a tube that is short is short of them
+		if !q.tube {
+			r.audit.Seen(int(q.n), r.names[q.carrier], q.seen)
+		}
+	}
+	for _, q := range r.missed {
+		if q.tube && !r.noTubes {
+			r.audit.SeenTube(q.n, r.names[q.carrier], q.swabs)
+		}
+	}
+	r.missed = nil
+}
+
+// next asks the next question.
+func (r *readback) next() bool {
+	for r.asked < len(r.todo) {
+		q := r.todo[r.asked]
+		r.asked++
+		if q.tube && r.noTubes {
+			continue
+		}
+		op := r.d.Op(drive.Display, int(q.carrier))
+		if q.tube {
+			op.Kind, op.TubeNo = drive.Tube, r.audit.Number(q.n)
+		} else {
+			op.Person = r.audit.Person(int(q.n))
+		}
+		r.d.Ask(op, func(op *drive.Op) { r.answered(q, op) })
+		return true
+	}
+	return false
+}
+
+func (r *readback) answered(q question, op *drive.Op) {
+	if q.tube && op.Outcome == drive.Rejected && op.Code != "not_found" && op.Code != "unknown_tube" {
+		r.noTubes = true
+	}
+	q.seen = ledger.Seen{Found: op.View.Found, Sampled: op.View.Sampled, Status: op.View.Status}
+	q.swabs = op.View.Swabs
+	pleased := false
+	if q.tube {
+		pleased = r.audit.TubePleases(q.n, q.swabs)
+	} else {
+		pleased = r.audit.Pleases(int(q.n), q.seen)
+	}
+	if !pleased {
+		r.missed = append(r.missed, q)
+	}
+	r.next()
+}

@@ -1,0 +1,202 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"math"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"qianma/loadtest/cost"
+	"qianma/loadtest/drive"
+	"qianma/loadtest/hist"
+	"qianma/loadtest/ledger"
+	"qianma/loadtest/schedule"
+)
+
+// sample is a run with something in every part of the report.
+func sample(seed uint64, scale float64) *Result {
+	r := rand.New(rand.NewPCG(seed, 1))
+	s := &drive.Stream{Name: "tests", Unit: "tests", Plan: schedule.Constant(100, 20*time.Second), Units: drive.Units{Asked: 2000, Sent: 2000, Acked: 1990, Failed: 10}}
+	for k := range s.Kinds {
+		s.Kinds[k] = drive.NewTally()
+	}
+	t := s.Kinds[drive.Register]
+	t.Started, t.OK, t.Codes["overloaded"] = 2000, 1990, 10
+	for range 1990 {
+		d := time.Duration(scale * math.Exp(r.NormFloat64()) * float64(time.Millisecond))
+		t.Response.Record(2 * d)
+		t.Service.Record(d)
+	}
+	for i := range 20 {
+		s.Series = append(s.Series, drive.Second{At: i, Asked: 100, Done: 95 + 10*r.Float64(), P50: scale, P99: scale * (8 + r.Float64())})
+	}
+	res := &Result{
+		Profile: "scan", Target: "qianma", DurationS: 20, Valid: true, Carriers: []string{"unicom", "mobile"},
+		Streams: []Stream{Sum(s, 20*time.Second)}, Visible: hist.New(), Lag: hist.New(), Parts: 1, Settings: map[string]any{"rate": 100},
+		Roles:   []cost.Usage{{Role: cost.Generator, Processes: 1, CPU: .5}, {Role: "nucleic", Processes: 6, CPU: 1.5, Written: 1990 * 700}},
+		Ledger:  &ledger.Report{Acked: 1990, Checked: 1990, Visible: 1990},
+		Seconds: []Moment{{At: 1, CPU: map[string]float64{"nucleic": .4}, Lag: map[string]int64{"unicom": 3}}, {At: 2, CPU: map[string]float64{"nucleic": .5}}},
+		Machine: Machine{Cores: 2},
+	}
+	res.Visible.Record(300 * time.Millisecond)
+	res.Headline()
+	return res
+}
+
+func TestHeadlinesAreOfTheMainStreamAndThePrice(t *testing.T) {
+	r := sample(1, 1)
+	if r.OfferedPerS != 100 || r.AchievedPerS != 99.5 || r.Acked != 1990 || r.Failed != 10 {
+		t.Errorf("%+v", r)
+	}
+	if math.Abs(r.CPUPerOp-2e6/1990) > 1e-9 || r.DiskPerOp != 700 || r.GeneratorShare != .25 {
+		t.Errorf("cpu %v, disk %v, share %v", r.CPUPerOp, r.DiskPerOp, r.GeneratorShare)
+	}
+}
+
+func TestTheVerdictIsTheWorstThatIsTrue(t *testing.T) {
+	r := sample(1, 1)
+	r.Judge(Objectives{Response: map[string]float64{"tests": 250}, Achieved: .99, Failures: .01, Visible: 1000})
+	if r.Code() != Held {
+		t.Errorf("code %d: %+v", r.Code(), r.Checks)
+	}
+	for name, o := range map[string]Objectives{
+		"response": {Response: map[string]float64{"tests": .1}, Failures: 1},
+		"achieved": {Achieved: .999, Failures: 1},
+		"failures": {Failures: .001},
+		"visible":  {Visible: 100, Failures: 1},
+		"cpu":      {CPU: 500, Failures: 1},
+	} {
+		r.Judge(o)
+		if r.Code() != Missed {
+			t.Errorf("%s: code %d: %+v", name, r.Code(), r.Checks)
+		}
+	}
+	r.Valid = false
+	if r.Code() != InvalidRun {
+		t.Errorf("invalid: code %d", r.Code())
+	}
+	r.Lost = 1
+	if r.Code() != LedgerBroke {
+		t.Errorf("lost and invalid: code %d", r.Code())
+	}
+}
+
+func TestAResultIsReadBackWhole(t *testing.T) {
+	r := sample(1, 1)
+	path := filepath.Join(t.TempDir(), "deep", "result.json")
+	if err := r.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	back, err := Load(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _ := json.Marshal(r)
+	b, _ := json.Marshal(back)
+	if !bytes.Equal(a, b) {
+		t.Errorf("read back\n%s\nwrote\n%s", b, a)
+	}
+}
+
+// Goal: merging two generators gives what one would have seen.
+func TestMergeAddsUpAndNeverAverages(t *testing.T) {
+	a, b := sample(1, 1), sample(2, 10)
+	m, err := Merge([]*Result{a, b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := hist.New()
+	one.Merge(a.Streams[0].Kinds["register"].Response)
+	one.Merge(b.Streams[0].Kinds["register"].Response)
+	if m.ResponseMS != one.Summary() || m.Acked != 3980 || m.OfferedPerS != 200 || m.AchievedPerS != 199 || m.Parts != 2 {
+		t.Errorf("%+v", m)
+	}
+	if len(m.Roles) != 2 || m.Roles[0].CPU != 1 || m.Roles[1].CPU != 1.5 {
+		t.Errorf("roles %+v: generators add up, the system is counted once", m.Roles)
+	}
+	if len(m.Streams[0].Series) != 20 || m.Streams[0].Series[3].Asked != 200 {
+		t.Errorf("series %+v", m.Streams[0].Series[3])
+	}
+	b.Profile = "batch"
+	if _, err := Merge([]*Result{a, b}); err == nil {
+		t.Error("a scan and a batch were merged")
+	}
+}
+
+func TestComparingTellsADifferenceFromNoise(t *testing.T) {
+	row := func(c Comparison, what string) Row {
+		for _, r := range c.Rows {
+			if r.What == what {
+				return r
+			}
+		}
+		t.Fatalf("no row %q", what)
+		return Row{}
+	}
+	same := Compare("a", []*Result{sample(1, 1)}, "b", []*Result{sample(2, 1)})
+	if p := row(same, "response p99 ms").P; p < .05 {
+		t.Errorf("two runs of one system differ with p = %v", p)
+	}
+	slower := Compare("a", []*Result{sample(1, 1)}, "b", []*Result{sample(2, 2)})
+	if r := row(slower, "response p99 ms"); r.P > .001 || r.Ratio < 1.5 {
+		t.Errorf("twice as slow: %+v", r)
+	}
+	if !strings.Contains(slower.Text(), "not independent") {
+		t.Errorf("a comparison of two runs does not warn:\n%s", slower.Text())
+	}
+}
+
+// Published example of the Mann-Whitney test without ties: U = 3 of 5 and 5.
+func TestDiffer(t *testing.T) {
+	got := differ([]float64{1, 2, 3, 5, 8}, []float64{4, 6, 7, 9, 10})
+	want := math.Erfc((12.5 - 4 - .5) / math.Sqrt(25.0/12*11) / math.Sqrt2)
+	if math.Abs(got-want) > 1e-9 {
+		t.Errorf("p = %v, want %v", got, want)
+	}
+	if differ([]float64{1, 1, 1, 1}, []float64{1, 1, 1, 1}) != 1 || differ([]float64{1}, []float64{2}) != -1 {
+		t.Error("equal samples differ, or one value is enough")
+	}
+}
+
+func TestThePageIsWellFormedAndWhole(t *testing.T) {
+	r := sample(1, 1)
+	r.Invalid, r.Valid = []string{"<b>&"}, false
+	r.Judge(Usual("scan"))
+	page, err := r.HTML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(page, []byte("<b>&")) {
+		t.Error("text was not escaped")
+	}
+	for i, svg := range bytes.Split(page, []byte("<svg"))[1:] {
+		end := bytes.Index(svg, []byte("</svg>"))
+		if err := xml.Unmarshal(append([]byte("<svg"), svg[:end+6]...), new(struct{})); err != nil {
+			t.Errorf("chart %d: %v", i, err)
+		}
+		if bytes.Contains(svg[:end], []byte("NaN")) || bytes.Contains(svg[:end], []byte("Inf")) {
+			t.Errorf("chart %d has a point nowhere", i)
+		}
+	}
+	empty := &Result{Streams: []Stream{{Name: "tests"}}, Visible: hist.New()}
+	empty.Headline()
+	if _, err := empty.HTML(); err != nil {
+		t.Errorf("a run of nothing: %v", err)
+	}
+}
+
+func TestNumbersAreAsPreciseAsAnybodyNeeds(t *testing.T) {
+	for in, want := range map[float64]string{0: "0", 12345.6: "12,346", 12.34: "12.3", .01234: "0.0123", -1: "n/a", 1234567: "1,234,567", 100: "100"} {
+		if got := number(in); got != want {
+			t.Errorf("%v: %q, want %q", in, got, want)
+		}
+	}
+	if got := percentile(1000); got != "99.9%" {
+		t.Errorf("1000 is %s", got)
+	}
+}

@@ -1,0 +1,383 @@
+package loadtest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"time"
+
+	"qianma/cluster/identity"
+	"qianma/loadtest/cost"
+	"qianma/loadtest/drive"
+	"qianma/loadtest/hist"
+	"qianma/loadtest/ledger"
+	"qianma/loadtest/population"
+	"qianma/loadtest/profiles"
+	"qianma/loadtest/province"
+	"qianma/loadtest/report"
+)
+
+// System is what a run loads: how to reach it and how to meter it.
+type System struct {
+	Name     string
+	Carriers []string
+	// Open makes a target; the run opens one and reading back another.
+	Open      func(run string) (drive.Target, error)
+	Processes cost.Source         // nil: cannot be metered
+	Endpoints *province.Endpoints // nil: has no marks
+	Settings  map[string]any      // to be printed with the result
+	Notes     []string
+}
+
+// Options are a run.
+type Options struct {
+	profiles.Settings
+	System     System
+	Drive      drive.Config
+	Out        string // directory for result.json, report.html, ledger; empty: nothing is kept
+	ReadBack   int    // people to look for afterwards; 0: all; below 0: none
+	Settle     time.Duration
+	Objectives report.Objectives
+	Part       uint64 // of Parts generators
+	Parts      uint64
+	Start      time.Time         // common start of several generators; zero: now
+	TubeBase   uint64            // common to several generators; 0: from Start
+	Unmetered  bool              // somebody else meters the system
+	Live       func(View)        // called once a second, may be nil
+	Say        func(text string) // a line about what happens now, may be nil
+}
+
+// View is what can be seen of a run while it lasts.
+type View struct {
+	Second  int
+	Streams []*drive.Stream
+	Moment  report.Moment
+	Open    int
+	Visible hist.Summary
+	Late    int64
+}
+
+// Run makes one load run and audits it.
+func Run(ctx context.Context, o Options) (*report.Result, *ledger.Ledger, error) {
+	r, err := prepare(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	res, err := r.load(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := r.keep(res); err != nil {
+		return nil, nil, err
+	}
+	if err := r.check(ctx, res); err != nil {
+		return nil, nil, err
+	}
+	res.Headline()
+	res.Judge(o.Objectives)
+	return res, r.profile.Ledger, r.publish(res)
+}
+
+// run is one run in the making.
+type run struct {
+	o       Options
+	start   time.Time
+	name    string // begins every idempotency key of the run
+	driver  *drive.Driver
+	target  drive.Target
+	profile *profiles.Profile
+	watch   *observer
+	machine report.Machine
+	halted  bool
+}
+
+func prepare(o Options) (*run, error) {
+	r := &run{o: o}
+	now := time.Now()
+	if !o.Start.IsZero() {
+		now = o.Start
+	}
+	base := o.TubeBase
+	if base == 0 {
+		base = population.TubeBase(now)
+	}
+	r.name = "load-" + strconv.FormatUint(o.Seed, 36) + "-" + strconv.FormatInt(now.UnixMicro(), 36)
+	target, err := o.System.Open(r.name)
+	if err != nil {
+		return nil, err
+	}
+	cfg := o.Drive
+	cfg.Warm = o.Warm
+	// Past capacity a refusal is an answer; elsewhere it is a wait.
+	cfg.KeepRefused = cfg.KeepRefused || (o.Profile != "surge" && o.Profile != "midnight")
+	cfg.Tick = r.tick
+	r.target, r.driver = target, drive.New(cfg, target)
+	head := ledger.Head{Run: r.name, Start: now, Seed: o.Seed, People: o.People.N, TubeBase: base,
+		Stride: max(1, o.Parts), Part: o.Part, Carriers: o.System.Carriers}
+	if r.profile, err = profiles.Build(o.Settings, r.driver, len(o.System.Carriers), head); err == nil && o.Out != "" {
+		err = os.MkdirAll(o.Out, 0o755)
+	}
+	if err != nil {
+		return nil, errors.Join(err, target.Close())
+	}
+	return r, nil
+}
+
+// load runs the schedule to its end and writes down what it cost.
+func (r *run) load(ctx context.Context) (*report.Result, error) {
+	defer r.target.Close()
+	r.machine = report.ThisMachine(r.o.Out)
+	meter, err := cost.Begin(r.source())
+	if err != nil {
+		return nil, fmt.Errorf("cannot meter the processes: %w", err)
+	}
+	r.watch = observe(meter, r.o.System.Endpoints, r.o.System.Carriers)
+	defer r.watch.Close()
+	before := r.committed(ctx)
+	if err := r.drive(ctx); err != nil {
+		return nil, err
+	}
+	after := r.committed(context.WithoutCancel(ctx))
+	r.watch.Close()
+	if err := meter.Sample(); err != nil {
+		return nil, err
+	}
+	return r.result(meter, after-before), nil
+}
+
+// drive runs the driver on a thread of its own, which alone gets a better
+// priority: the system it loads must not starve the clock that judges it.
+func (r *run) drive(ctx context.Context) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	// With as many processors as cores, a goroutine that the kernel has put
+	// aside holds one, and the driver waits for it on its way back from a call.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(spareProcs))
+	how, restore := prefer()
+	defer restore()
+	r.machine.Generator = how
+	r.start = r.o.Start
+	if r.start.IsZero() {
+		r.start = time.Now()
+	}
+	// Times that cross the wire are in milliseconds; the start must be one.
+	r.start = r.start.Truncate(time.Millisecond)
+	r.profile.Begin(r.start)
+	err := r.driver.Run(ctx, r.start, r.profile.Flush)
+	r.halted = ctx.Err() != nil
+	return err
+}
+
+const spareProcs = 8
+
+func (r *run) tick(second int) {
+	if r.o.Live != nil {
+		m, _ := r.watch.seen()
+		r.o.Live(View{second, r.driver.Streams(), m, r.driver.Open(), r.profile.Visible.Summary(), r.driver.Pace.Late})
+	}
+}
+
+func (r *run) committed(ctx context.Context) int64 {
+	if r.o.System.Endpoints == nil {
+		return 0
+	}
+	return committed(r.watch.marks(ctx))
+}
+
+func (r *run) source() cost.Source {
+	if r.o.Unmetered {
+		return cost.With(nil, cost.Self())
+	}
+	return cost.With(r.o.System.Processes, cost.Self())
+}
+
+func (r *run) result(meter *cost.Meter, facts int64) *report.Result {
+	o := r.o
+	_, moments := r.watch.seen()
+	took := max(r.profile.Main.Plan.Duration(), r.driver.Ended()-inFlight)
+	if o.Drive.Closed > 0 {
+		took = r.driver.Ended() // there is no plan to be held to
+	}
+	res := &report.Result{
+		Profile: o.Profile, Target: o.System.Name, Start: r.start, Carriers: o.System.Carriers,
+		DurationS: took.Seconds(), Closed: o.Drive.Closed > 0, WarmS: o.Warm.Seconds(), Settings: r.settings(),
+		Machine: r.machine, Commit: report.Commit(), Parts: 1,
+		Roles: meter.Usage(), BusyCPU: meter.Machine().Seconds(), Seconds: moments,
+		Visible: r.profile.Visible, Unseen: r.profile.Unseen,
+		Late: r.driver.Pace.Late, Lag: r.driver.Pace.Lag,
+		Notes: append(append([]string{}, o.System.Notes...), r.watch.notes...),
+	}
+	for _, s := range r.driver.Streams() {
+		sum := report.Sum(s, took)
+		if res.Closed {
+			sum.OfferedPerS = sum.AchievedPerS // the answers set the pace: nothing else was offered
+		}
+		res.Streams = append(res.Streams, sum)
+	}
+	if o.System.Endpoints != nil && r.profile.Ledger != nil {
+		res.Facts = &report.Facts{Acknowledged: acknowledged(r.profile.Main), Committed: facts}
+	}
+	if o.Profile == "surge" {
+		res.Surge = r.surge()
+	}
+	r.validate(res)
+	res.Headline()
+	if note := outside(res); note != "" && !o.Unmetered {
+		res.Notes = append(res.Notes, note)
+	}
+	return res
+}
+
+// outsideShare is how much of the machine others may use before it is said.
+const outsideShare = .05
+
+// outside says that somebody else was at work on the machine.
+func outside(res *report.Result) string {
+	rest := res.BusyCPU
+	for _, u := range res.Roles {
+		rest -= u.CPU
+	}
+	whole := res.DurationS * float64(res.Machine.Cores)
+	if len(res.Roles) < 2 || rest < outsideShare*whole {
+		return ""
+	}
+	return fmt.Sprintf("%.0f%% of the machine's processor time went to processes that are no part of this run", 100*rest/whole)
+}
+
+// inFlight is how long after the last arrival its answers may come without the
+// rate being spread over that time too: a system that keeps up has always
+// something in flight, and a backlog takes longer.
+const inFlight = 500 * time.Millisecond
+
+// acknowledged is how many facts the answers said were taken.
+func acknowledged(s *drive.Stream) int64 {
+	var n int64
+	for _, t := range s.Kinds {
+		n += t.Rows
+	}
+	return n
+}
+
+// invalidShare is how many arrivals in a hundred the generator may take up
+// late before its numbers say more about itself than about the system.
+const invalidShare = .01
+
+func (r *run) validate(res *report.Result) {
+	pace := r.driver.Pace
+	if share := float64(pace.Late) / float64(max(1, pace.Arrivals)); share > invalidShare {
+		res.Invalid = append(res.Invalid, fmt.Sprintf("the generator is saturated: it took up %.1f%% of the arrivals more than %v late", 100*share, drive.Tolerance))
+	}
+	if r.halted {
+		res.Invalid = append(res.Invalid, "the run was interrupted")
+	}
+	if pace.Arrivals == 0 {
+		res.Invalid = append(res.Invalid, "nothing arrived")
+	}
+	res.Valid = len(res.Invalid) == 0
+}
+
+func (r *run) settings() map[string]any {
+	s := r.profile.Settings
+	out := map[string]any{
+		"rate": s.Rate, "duration_s": r.profile.Main.Plan.Duration().Seconds(), "people": s.People.N, "seed": s.Seed,
+		"split": s.Split, "poisson": s.Poisson, "booths": s.Booths, "batch": s.Batch, "positive": s.Positive,
+		"zipf": s.Skew, "cold": s.Cold, "pools": s.Mix, "watches_per_s": s.Watches, "run": r.name, "ledger": r.profile.Ledger != nil, "warm_s": s.Warm.Seconds(),
+	}
+	for k, v := range r.o.System.Settings {
+		out[k] = v
+	}
+	return out
+}
+
+// check reads back the ledger.
+func (r *run) check(ctx context.Context, res *report.Result) error {
+	l := r.profile.Ledger
+	if l == nil || r.o.ReadBack < 0 || r.halted {
+		return nil
+	}
+	r.say("reading back %d tests at %d carriers", l.Count()[ledger.Acked], len(l.Head.Carriers))
+	return Check(ctx, r.o.System, l, r.o.ReadBack, r.o.Settle, res)
+}
+
+// Check reads a ledger back and writes what it found into the result.
+func Check(ctx context.Context, s System, l *ledger.Ledger, sample int, settle time.Duration, res *report.Result) error {
+	target, err := s.Open(l.Head.Run)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	if settle == 0 {
+		settle = 15 * time.Second
+	}
+	rep, notes, err := ReadBack(ctx, target, l, sample, settle)
+	if err != nil {
+		return err
+	}
+	res.Ledger, res.Notes = &rep, append(res.Notes, notes...)
+	return nil
+}
+
+// keep writes the ledger first: it is what cannot be had again.
+func (r *run) keep(*report.Result) error {
+	if r.o.Out == "" || r.profile.Ledger == nil {
+		return nil
+	}
+	return r.profile.Ledger.Save(filepath.Join(r.o.Out, "ledger"))
+}
+
+func (r *run) publish(res *report.Result) error {
+	if r.o.Out == "" {
+		return nil
+	}
+	return Publish(res, r.o.Out)
+}
+
+// Publish writes result.json and report.html into a directory.
+func Publish(res *report.Result, out string) error {
+	if err := res.Save(filepath.Join(out, "result.json")); err != nil {
+		return err
+	}
+	return res.SaveHTML(filepath.Join(out, "report.html"))
+}
+
+func (r *run) say(format string, args ...any) {
+	if r.o.Say != nil {
+		r.o.Say(fmt.Sprintf(format, args...))
+	}
+}
+
+// Province is a running province as a system to load.
+func Province(e *province.Endpoints, carriers []string, cfg province.Config) (System, error) {
+	picked, err := e.Pick(carriers)
+	if err != nil {
+		return System{}, err
+	}
+	cfg.Endpoints, cfg.Carriers = e, picked
+	s := System{Name: "qianma", Carriers: picked, Endpoints: e}
+	key := filepath.Join(e.Data, "secrets", "person.key")
+	if cfg.Hasher, err = identity.LoadHasher(key); err != nil {
+		cfg.Hasher = nil
+		s.Notes = append(s.Notes, "the person key is not readable here: people are resolved over HTTP, batches are NDJSON")
+	}
+	if _, err := os.Stat(filepath.Join(e.Data, "control.sock")); err == nil {
+		s.Processes = cost.Every(3*time.Second, cost.Supervisor(e.Data))
+	} else {
+		s.Notes = append(s.Notes, "no supervisor on this machine: the system's own cost was not measured")
+	}
+	s.Settings = map[string]any{"ack": cfg.Ack, "format": cfg.Format, "connections_per_node": cmp.Or(cfg.Client.PerNode, 1024), "spread": cfg.Client.Spread}
+	s.Open = func(name string) (drive.Target, error) {
+		c := cfg
+		c.Run = name
+		t, err := province.Open(c)
+		if err != nil {
+			return nil, err
+		}
+		return t, nil
+	}
+	return s, nil
+}

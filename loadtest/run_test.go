@@ -1,0 +1,291 @@
+package loadtest
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"qianma/loadtest/drive"
+	"qianma/loadtest/internal/fake"
+	"qianma/loadtest/ledger"
+	"qianma/loadtest/population"
+	"qianma/loadtest/profiles"
+	"qianma/loadtest/province"
+	"qianma/loadtest/report"
+)
+
+// options is a short run against a fake.
+func options(t *testing.T, p *fake.Province, profile string, rate float64, d time.Duration) Options {
+	t.Helper()
+	people := population.New(7, 100_000)
+	s, err := Province(p.Endpoints, nil, province.Config{People: people, Ack: "committed", Format: province.Binary})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Options{
+		Settings: profiles.Settings{Profile: profile, Rate: rate, Duration: d, Seed: 7, People: people, Watches: 50, Positive: .05, Unseen: 2 * time.Second},
+		System:   s,
+		Settle:   time.Second,
+		Out:      t.TempDir(),
+	}
+}
+
+func load(t *testing.T, o Options) *report.Result {
+	t.Helper()
+	res, _, err := Run(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range res.Streams {
+		s := &res.Streams[i]
+		if u := s.Units; u.Asked != u.Acked+u.Failed+u.Unknown+u.Dropped {
+			t.Errorf("%s does not add up: %+v", s.Name, u)
+		}
+	}
+	return res
+}
+
+func TestAnHonestProvinceIsFoundExactInEveryProfile(t *testing.T) {
+	for _, n := range profiles.Names {
+		t.Run(n.Name, func(t *testing.T) {
+			t.Parallel()
+			p := fake.New(t, fake.Lies{Lag: 20 * time.Millisecond, Hint: true})
+			o := options(t, p, n.Name, 300, 2*time.Second)
+			o.Batch = 50
+			if n.Name == "midnight" {
+				o.Settings.People = population.New(7, 500)
+				o.Wave = time.Second
+			}
+			res := load(t, o)
+			if res.Acked == 0 || res.Failed+res.Unknown+res.Dropped > 0 {
+				t.Errorf("acked %d, failed %d, unknown %d, dropped %d: %v", res.Acked, res.Failed, res.Unknown, res.Dropped, res.Notes)
+			}
+			if res.Ledger == nil {
+				if n.Name != "display" && n.Name != "verify" && n.Name != "midnight" {
+					t.Error("nothing was read back")
+				}
+				return
+			}
+			l := res.Ledger
+			if l.Broken() || l.Acked != res.Acked || l.Checked != l.Acked || l.Visible != l.Acked || l.Tubes == 0 {
+				t.Errorf("%+v", l)
+			}
+			if n.Name != "preload" && res.VisibleMS.Count == 0 || res.Unseen > 0 {
+				t.Errorf("visible %+v, unseen %d", res.VisibleMS, res.Unseen)
+			}
+			if res.Facts.Acknowledged != res.Facts.Committed {
+				t.Errorf("facts %+v", res.Facts)
+			}
+		})
+	}
+}
+
+// Goal: the ledger finds exactly what a lying province lost, no more, no less.
+func TestEveryThousandthLostWriteIsFound(t *testing.T) {
+	every, rate := int64(1000), 10_000.0
+	if testing.Short() { // under the race detector: as many losses among fewer writes
+		every, rate = 300, 3_000
+	}
+	p := fake.New(t, fake.Lies{LoseEvery: every})
+	res := load(t, options(t, p, "batch", rate, 2*time.Second))
+	if p.Lost() < 10 {
+		t.Fatalf("the province lost %d; the test carried too little", p.Lost())
+	}
+	if res.Lost != p.Lost() || res.Repeated != 0 || res.Wrong != 0 {
+		t.Errorf("found lost %d, repeated %d, wrong %d; the province lost %d", res.Lost, res.Repeated, res.Wrong, p.Lost())
+	}
+	if res.Code() != report.LedgerBroke {
+		t.Errorf("exit code %d, want %d", res.Code(), report.LedgerBroke)
+	}
+}
+
+func TestEveryRepeatedWriteIsFound(t *testing.T) {
+	t.Parallel()
+	p := fake.New(t, fake.Lies{RepeatEvery: 100})
+	res := load(t, options(t, p, "batch", 1500, 2*time.Second))
+	want := int64(p.Swabs()) - res.Acked
+	if want < 10 {
+		t.Fatalf("the province repeated %d; the test carried too little", want)
+	}
+	// Each is seen at both carriers.
+	if res.Repeated != 2*want || res.Lost != 0 {
+		t.Errorf("found repeated %d, lost %d; the province repeated %d", res.Repeated, res.Lost, want)
+	}
+}
+
+// Goal: a reply that was lost makes the outcome unknown, the same key is tried
+// again, and nothing is done twice.
+func TestALostReplyIsTriedAgainWithItsKey(t *testing.T) {
+	t.Parallel()
+	p := fake.New(t, fake.Lies{DropReplyEvery: 50})
+	res := load(t, options(t, p, "scan", 500, 2*time.Second))
+	var retries, replayed int64
+	for _, k := range res.Main().Kinds {
+		retries += k.Retries
+		replayed += k.Replayed
+	}
+	if retries < 10 || replayed == 0 {
+		t.Errorf("retries %d, replayed %d", retries, replayed)
+	}
+	if res.Unknown > 0 || res.Lost+res.Repeated > 0 || res.Acked != res.Main().Units.Asked {
+		t.Errorf("unknown %d, lost %d, repeated %d, acked %d of %d", res.Unknown, res.Lost, res.Repeated, res.Acked, res.Main().Units.Asked)
+	}
+}
+
+func TestARejectedRowOfABatchFailsAlone(t *testing.T) {
+	p := fake.New(t, fake.Lies{RejectEvery: 40})
+	o := options(t, p, "batch", 1000, 2*time.Second)
+	o.Objectives.Failures = .03
+	res := load(t, o)
+	u := res.Main().Units
+	if u.Failed != u.Asked/40 || res.Lost+res.Repeated > 0 {
+		t.Errorf("%+v, lost %d, repeated %d", u, res.Lost, res.Repeated)
+	}
+	if res.Code() != report.Held {
+		t.Errorf("code %d: %s", res.Code(), res.Text(true))
+	}
+}
+
+// Goal: coordinated omission shows. Method: the whole province stands still for
+// 600 ms. Whatever should have started meanwhile waited, though nothing of it
+// was in flight: the response times must say so, and the service times of a
+// generator with one connection must not.
+func TestAStallShowsInResponseAndNotInService(t *testing.T) {
+	const stall = 600 * time.Millisecond
+	p := fake.New(t, fake.Lies{})
+	o := options(t, p, "display", 400, 3*time.Second)
+	people := o.People
+	s, err := Province(p.Endpoints, nil, province.Config{People: people, Client: oneConnection})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.System = s
+	timer := time.AfterFunc(time.Second, func() { p.Stall(stall) })
+	defer timer.Stop()
+	res := load(t, o)
+	display := res.Main().Kinds["display"]
+	slow := stall / 4
+	waited, served := display.Response.Above(slow), display.Service.Above(slow)
+	// 400/s for three quarters of the stall.
+	if least := int64(400 * .75 * stall.Seconds() * .9); waited < least {
+		t.Errorf("%d responses waited more than %v, want at least %d", waited, slow, least)
+	}
+	if served > 8 { // a connection to each of the four nodes, and one each behind it
+		t.Errorf("%d services took more than %v, want at most one for each connection", served, slow)
+	}
+}
+
+func TestASaturatedGeneratorMakesTheRunInvalid(t *testing.T) {
+	rate := 3_000_000.0
+	if testing.Short() { // the race detector saturates it much sooner
+		rate /= 5
+	}
+	p := fake.New(t, fake.Lies{})
+	o := options(t, p, "display", rate, 300*time.Millisecond)
+	o.Drive = drive.Config{Open: 1 << 30, Tries: 1}
+	res := load(t, o)
+	if res.Valid || res.Code() != report.InvalidRun || !strings.Contains(res.Text(false), "saturated") {
+		t.Errorf("valid %v, code %d: %s", res.Valid, res.Code(), res.Text(false))
+	}
+	if res.Dropped == 0 || res.Late == 0 {
+		t.Errorf("dropped %d, late %d", res.Dropped, res.Late)
+	}
+}
+
+func TestRefusalsOfASurgeAreCountedAndTimed(t *testing.T) {
+	t.Parallel()
+	p := fake.New(t, fake.Lies{RefuseEvery: 3})
+	o := options(t, p, "surge", 500, 5*time.Second)
+	o.Objectives = report.Usual("surge")
+	res := load(t, o)
+	s := res.Surge
+	if s == nil || s.RefusalMS.Count == 0 || s.WithoutHint != s.RefusalMS.Count || res.Failed == 0 || s.GoodputPerS == 0 {
+		t.Fatalf("%+v, failed %d", s, res.Failed)
+	}
+	if s.RecoveryS != -1 || res.Code() == report.Held {
+		t.Errorf("a province that refuses for ever has recovered after %v s; code %d", s.RecoveryS, res.Code())
+	}
+	if res.Lost+res.Repeated+res.Wrong > 0 {
+		t.Errorf("lost %d, repeated %d, wrong %d", res.Lost, res.Repeated, res.Wrong)
+	}
+}
+
+func TestWithoutThePersonKeyPeopleAreResolvedOverHTTP(t *testing.T) {
+	t.Parallel()
+	p := fake.New(t, fake.Lies{})
+	p.Endpoints.Data = t.TempDir()
+	res := load(t, options(t, p, "scan", 200, time.Second))
+	if res.Acked == 0 || res.Ledger.Visible != res.Acked || len(res.Notes) == 0 {
+		t.Errorf("acked %d, %+v, %v", res.Acked, res.Ledger, res.Notes)
+	}
+}
+
+func TestClosedSaysSo(t *testing.T) {
+	p := fake.New(t, fake.Lies{})
+	o := options(t, p, "display", 1000, time.Second)
+	o.Drive.Closed = 8
+	res := load(t, o)
+	if !res.Closed || !res.Valid || res.Acked == 0 || !strings.Contains(res.Text(false), "closed:") {
+		t.Errorf("closed %v, valid %v, acked %d: %s", res.Closed, res.Valid, res.Acked, res.Text(false))
+	}
+}
+
+func TestAnInterruptedRunIsInvalidAndKeepsItsLedger(t *testing.T) {
+	t.Parallel()
+	p := fake.New(t, fake.Lies{})
+	o := options(t, p, "scan", 200, time.Hour)
+	ctx, cancel := context.WithCancel(context.Background())
+	o.Live = func(v View) {
+		if v.Second == 1 {
+			cancel()
+		}
+	}
+	res, l, err := Run(ctx, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Valid || l.Len() == 0 {
+		t.Errorf("valid %v, %d tests", res.Valid, l.Len())
+	}
+	kept, err := ledger.Load(o.Out + "/ledger")
+	if err != nil || kept.Len() != l.Len() {
+		t.Errorf("kept %v, %v", kept, err)
+	}
+}
+
+// Goal: a test whose answer was lost for good is unknown: neither failed nor
+// acknowledged, and no loss whether it is there or not.
+func TestAnAnswerLostForGoodIsUnknown(t *testing.T) {
+	t.Parallel()
+	for _, profile := range []string{"scan", "batch"} {
+		p := fake.New(t, fake.Lies{DropReplyEvery: 7})
+		o := options(t, p, profile, 400, 2*time.Second)
+		o.Batch, o.Drive.Tries = 20, 1
+		res := load(t, o)
+		u := res.Main().Units
+		if u.Unknown < 10 || u.Failed > 0 || u.Acked == 0 {
+			t.Errorf("%s: %+v", profile, u)
+		}
+		if l := res.Ledger; l.Broken() || l.Acked != u.Acked || l.Visible != l.Acked {
+			t.Errorf("%s: %+v", profile, l)
+		}
+	}
+}
+
+// Goal: batches can have displays beside them, and without asking have none.
+func TestDisplaysBesideBatches(t *testing.T) {
+	t.Parallel()
+	for _, displays := range []float64{0, 200} {
+		o := options(t, fake.New(t, fake.Lies{Hint: true}), "batch", 300, time.Second)
+		o.Batch, o.Displays = 50, displays
+		res := load(t, o)
+		want := 1
+		if displays > 0 {
+			want = 2
+		}
+		if len(res.Streams) != want || res.Unit != "tests" || res.Streams[want-1].Units.Acked == 0 {
+			t.Errorf("%g displays a second: %d streams of %s", displays, len(res.Streams), res.Unit)
+		}
+	}
+}

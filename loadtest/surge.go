@@ -1,0 +1,71 @@
+package loadtest
+
+import (
+	"time"
+
+	"qianma/loadtest/drive"
+	"qianma/loadtest/hist"
+	"qianma/loadtest/report"
+)
+
+// calm is what a second must look like to count as recovered.
+const calm = 250.0 // ms, p99 of every stream
+
+// surge reads the height and the recovery out of the series.
+func (r *run) surge() *report.Surge {
+	c := r.profile.Cyc
+	out := &report.Surge{RecoveryS: -1}
+	refusal := hist.New()
+	for _, s := range r.driver.Streams() {
+		for k, t := range s.Kinds {
+			refusal.Merge(t.Refusal)
+			out.WithoutHint += t.NoHint
+			if drive.Kind(k) == drive.Display {
+				out.DisplayRefused += t.Refused
+			}
+		}
+	}
+	out.RefusalMS = refusal.Summary()
+	out.GoodputPerS = mean(r.profile.Main.Series, c.Hold, c.Fall)
+	out.RecoveryS = recovery(r.driver.Streams(), c.Fall, c.End)
+	return out
+}
+
+// mean is what was done a second between two offsets.
+func mean(series []drive.Second, from, to time.Duration) float64 {
+	var sum, n float64
+	for _, s := range series {
+		if at := time.Duration(s.At) * time.Second; at+time.Second/2 >= from && at+time.Second/2 < to {
+			sum += s.Done
+			n++
+		}
+	}
+	if n == 0 {
+		return 0
+	}
+	return sum / n
+}
+
+// recovery is how many seconds after fall the first of an unbroken row of calm
+// seconds begins; -1 when the last second before end is not calm.
+func recovery(streams []*drive.Stream, fall, end time.Duration) float64 {
+	last := int(end / time.Second)
+	first := int(fall / time.Second)
+	calmFrom := -1
+	for at := last - 1; at >= first && allCalm(streams, at); at-- {
+		calmFrom = at
+	}
+	if calmFrom < 0 {
+		return -1
+	}
+	return max(0, (time.Duration(calmFrom)*time.Second - fall).Seconds())
+}
+
+func allCalm(streams []*drive.Stream, at int) bool {
+	for _, s := range streams {
+		if at >= len(s.Series) || s.Series[at].Failed > 0 || s.Series[at].P99 > calm {
+			return false
+		}
+	}
+	return true
+}
