@@ -1,0 +1,110 @@
+package chaos
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+
+	"qianma/chaos/check"
+	"qianma/chaos/drill"
+	"qianma/chaos/fault"
+	"qianma/chaos/report"
+	"qianma/chaos/world/worldtest"
+)
+
+// TestTheShortSuiteCutsBothWays: links and packets, and every drill of it is
+// there.
+func TestTheShortSuiteCutsBothWays(t *testing.T) {
+	list, err := (&Suite{Name: "ci"}).drills()
+	if err != nil {
+		t.Fatal(err)
+	}
+	needs := map[string]int{}
+	for _, d := range list {
+		needs[d.Needs]++
+		stand := 0
+		for _, s := range stands {
+			if s.takes(d) {
+				stand++
+			}
+		}
+		if stand != 1 {
+			t.Errorf("%s has %d provinces to run on", d.Name, stand)
+		}
+	}
+	if needs[fault.Links] == 0 || needs[fault.Namespaces] == 0 {
+		t.Errorf("the short suite needs only %v", needs)
+	}
+}
+
+// TestAGameDayHasAll: a night has all but what takes most of it.
+func TestAGameDayHasAll(t *testing.T) {
+	var names [2][]string
+	for i, suite := range []string{"nightly", "game-day"} {
+		list, err := (&Suite{Name: suite}).drills()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range list {
+			names[i] = append(names[i], d.Name)
+			if suite == "nightly" && d.Duration() > nightMax {
+				t.Errorf("%s takes %s of a night", d.Name, d.Duration())
+			}
+		}
+	}
+	if all, err := drill.All(); err != nil || len(names[1]) != len(all) {
+		t.Errorf("a game day has %d of %d drills, %v", len(names[1]), len(all), err)
+	}
+	if slices.Contains(names[0], "random-mix") || !slices.Contains(names[1], "random-mix") || len(names[0]) < len(names[1])-2 {
+		t.Errorf("a night has %d drills, a game day %d", len(names[0]), len(names[1]))
+	}
+}
+
+// TestWhatCannotBeRunIsSaid: a drill whose province is not to be had is named
+// with the reason, and is an error where the suite has to be whole.
+func TestWhatCannotBeRunIsSaid(t *testing.T) {
+	p := worldtest.Start(t)
+	if err := os.Remove(filepath.Join(p.Data, "wire.json")); err != nil {
+		t.Fatal(err)
+	}
+	for _, whole := range []bool{false, true} {
+		var said bytes.Buffer
+		c := &Suite{Name: "ci", Data: p.Data, Only: []string{"harmed-packets"}, Report: t.TempDir(), Whole: whole}
+		err := c.Run(t.Context(), &kong.Context{Kong: &kong.Kong{Stdout: &said, Stderr: &said}})
+		if !strings.Contains(said.String(), "not run: harmed-packets: the carriers of this province are in no network namespaces") {
+			t.Errorf("whole %v: %s", whole, said.String())
+		}
+		if (err != nil) != whole {
+			t.Errorf("whole %v: %v", whole, err)
+		}
+	}
+}
+
+// TestACanaryFailsForItsReason: it is as it must be only when the invariant it
+// was made to break was found broken.
+func TestACanaryFailsForItsReason(t *testing.T) {
+	broken := func(name string) []check.Finding { return []check.Finding{{Name: name, Looked: 1, Broken: 1}} }
+	for _, c := range []struct {
+		must string
+		rep  report.Report
+		want report.Verdict
+	}{
+		{"", report.Report{Verdict: report.Held}, report.Held},
+		{"", report.Report{Verdict: report.Broken, Findings: broken(check.Lost)}, report.Broken},
+		{check.Lost, report.Report{Verdict: report.Broken, Findings: broken(check.Lost)}, report.Held},
+		{check.Lost, report.Report{Verdict: report.Broken, Findings: broken(check.Equal)}, report.Broken},
+		{check.Lost, report.Report{Verdict: report.Missed}, report.Broken},
+		{check.Lost, report.Report{Verdict: report.Held}, report.Broken},
+		{check.Lost, report.Report{Verdict: report.Aborted}, report.Aborted},
+		{check.Lost, report.Report{Verdict: report.Stuck, Findings: broken(check.Lost)}, report.Stuck},
+	} {
+		if got := judged(&drill.Drill{MustFail: c.must}, &c.rep); got != c.want {
+			t.Errorf("must break %q, %s with %v: judged %s, want %s", c.must, c.rep.Verdict, c.rep.Findings, got, c.want)
+		}
+	}
+}
