@@ -100,9 +100,7 @@ func (m *Machine) bind(tx machine.Tx, t *tube, reg *nucleicpb.Registered, body [
 	held := t.find(reg.Person)
 	switch {
 	case held == nil:
-		t.members = append(t.members, member{})
-		held = &t.members[len(t.members)-1]
-		copy(held.person[:], reg.Person)
+		held = t.add(reg.Person, reg.Pool.Cap())
 	case held.revision > 0 && !m.standsOver(tx, t, reg, body):
 		return
 	}
@@ -161,9 +159,7 @@ func (m *Machine) void(tx machine.Tx, t *tube, c *nucleicpb.Corrected) {
 	}
 	var body []byte
 	if held == nil {
-		t.members = append(t.members, member{})
-		held = &t.members[len(t.members)-1]
-		copy(held.person[:], c.Person)
+		held = t.add(c.Person, 1)
 	} else {
 		value, _ := tx.Get(pairKey(m.key[:], tableMember, t.code, c.Person))
 		_, body = splitMember(value)

@@ -96,6 +96,17 @@ func (t *tube) find(person []byte) *member {
 	return nil
 }
 
+// add makes room for the members that are expected, once, and adds one.
+func (t *tube) add(person []byte, expected int) *member {
+	if t.members == nil {
+		t.members = make([]member, 0, expected)
+	}
+	t.members = append(t.members, member{})
+	m := &t.members[len(t.members)-1]
+	copy(m.person[:], person)
+	return m
+}
+
 // crowd is what the live members of a tube come to.
 type crowd struct {
 	live        int
