@@ -24,6 +24,7 @@ import (
 	"qianma/cluster/broker"
 	"qianma/cluster/feed"
 	"qianma/cluster/feed/feedtest"
+	"qianma/cluster/leaktest"
 	"qianma/cluster/pki"
 	"qianma/cluster/topology"
 	"qianma/cluster/topology/topologytest"
@@ -40,7 +41,7 @@ import (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	_ = flag.Set("test.parallel", "8")
-	goleak.VerifyTestMain(m,
+	leaktest.Main(m,
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"),
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
 		goleak.IgnoreAnyFunction("net/http.(*conn).serve"),

@@ -8,13 +8,13 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"go.uber.org/goleak"
 
 	"qianma/cluster/broker"
 	"qianma/cluster/feed/feedtest"
+	"qianma/cluster/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // host is a NATS server in this process that can be stopped, started again on
 // the same port, and made to lose its store.

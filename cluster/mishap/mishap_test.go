@@ -14,7 +14,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"go.uber.org/goleak"
+
+	"qianma/cluster/leaktest"
 )
 
 // The test binary plays the process that a mishap befalls.
@@ -25,7 +26,7 @@ func TestMain(m *testing.M) {
 		play(os.Args[len(os.Args)-1])
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m)
+	leaktest.Main(m)
 }
 
 var quiet = slog.New(slog.DiscardHandler)

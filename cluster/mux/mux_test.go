@@ -12,12 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"qianma/cluster/leaktest"
 	"qianma/cluster/pki"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // pair is a mux and a dialer that finds it under the name "b".
 func pair(t *testing.T, secure bool) (*Mux, *Dialer) {

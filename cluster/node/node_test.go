@@ -10,10 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"qianma/cluster/fact"
 	"qianma/cluster/feed"
+	"qianma/cluster/leaktest"
 	"qianma/cluster/machine"
 	"qianma/cluster/pki"
 	"qianma/cluster/problem"
@@ -48,7 +47,7 @@ type pair struct {
 func newPair(t *testing.T) *pair {
 	t.Helper()
 	// A client of raft's own keeps a goroutine until its dead peer times out.
-	t.Cleanup(func() { goleak.VerifyNone(t) })
+	t.Cleanup(func() { leaktest.None(t) })
 	p := &pair{t: t, dir: t.TempDir(), nodes: map[string]*Node{}}
 	p.top = &topology.Topology{Province: "test", Carriers: []string{"unicom", "mobile"}}
 	for _, c := range p.top.Carriers {

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"qianma/cluster/backbone"
+	"qianma/cluster/leaktest"
 	"qianma/cluster/problem"
 	"qianma/cluster/registry"
 	"qianma/cluster/topology"
@@ -18,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).serve"), goleak.IgnoreAnyFunction("net/http.(*connReader).backgroundRead"))
+	leaktest.Main(m, goleak.IgnoreAnyFunction("net/http.(*conn).serve"), goleak.IgnoreAnyFunction("net/http.(*connReader).backgroundRead"))
 }
 
 // keeper is an etcd that can be taken away, brought back, and made to lose its

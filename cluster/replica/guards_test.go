@@ -144,6 +144,7 @@ func TestGuardStaleTail(t *testing.T) {
 	for i := range 40 {
 		w.leader().put(t, toyCommand(uint64(i), "y"))
 	}
+	w.equal() // so that each cuts its log behind the stale tail's beginning
 	for _, n := range w.up() {
 		snapshotNow(t, n)
 	}

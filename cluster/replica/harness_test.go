@@ -17,17 +17,17 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
-	"go.uber.org/goleak"
 
 	"qianma/cluster/clock"
 	"qianma/cluster/fact"
+	"qianma/cluster/leaktest"
 	"qianma/cluster/machine"
 	"qianma/cluster/mux"
 	"qianma/cluster/problem"
 	"qianma/cluster/rpc"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // world is a carrier's worth of processes in this one, over loopback TCP.
 type world struct {

@@ -14,14 +14,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"qianma/cluster/leaktest"
 	"qianma/cluster/mux"
 	"qianma/cluster/pki"
 	"qianma/cluster/problem"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // fixture is a server "b" and a pool that calls it as "a", over mutual TLS.
 type fixture struct {

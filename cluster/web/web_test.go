@@ -16,14 +16,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"qianma/cluster/clock"
+	"qianma/cluster/leaktest"
 	"qianma/cluster/machine"
 	"qianma/cluster/problem"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 func newServer(tb testing.TB, cfg Config) *Server {
 	tb.Helper()
