@@ -24,6 +24,7 @@ import (
 	"qianma/cluster/broker"
 	"qianma/cluster/feed"
 	"qianma/cluster/feed/feedtest"
+	"qianma/cluster/leaktest"
 	"qianma/cluster/pki"
 	"qianma/cluster/topology"
 	"qianma/cluster/topology/topologytest"
@@ -40,7 +41,7 @@ import (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	_ = flag.Set("test.parallel", "8")
-	goleak.VerifyTestMain(m,
+	leaktest.Main(m,
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"),
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
 		goleak.IgnoreAnyFunction("net/http.(*conn).serve"),
@@ -68,7 +69,7 @@ type province struct {
 
 func newProvince(t *testing.T, members int) *province {
 	t.Helper()
-	p := &province{t: t, dir: t.TempDir(), open: map[string]*backbone.Backbone{}, tuned: func(*backbone.Config) {}}
+	p := &province{t: t, dir: feedtest.Dir(t), open: map[string]*backbone.Backbone{}, tuned: func(*backbone.Config) {}}
 	p.topo = &topology.Topology{Province: "test", Carriers: []string{"unicom", "mobile"}}
 	ports := topologytest.Addrs(t, 2*members*6)
 	next := func() string { a := ports[0]; ports = ports[1:]; return a }
@@ -102,7 +103,7 @@ func (p *province) config(name string) backbone.Config {
 	c := backbone.Config{
 		Name: name, Carrier: proc.Carrier, Dir: filepath.Join(p.dir, name), HTTP: proc.HTTP, Province: p.topo,
 		CA: f.CA, Cert: f.Cert, Key: f.Key, StoreMiB: 16, Logger: slog.New(slog.NewTextHandler(p.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
-		KeepEvery: 100 * time.Millisecond, BeatEvery: 200 * time.Millisecond, QuietMax: 2 * time.Second, ActAfter: 3 * time.Second,
+		KeepEvery: 100 * time.Millisecond, BeatEvery: 200 * time.Millisecond, QuietMax: 2 * time.Second, ActAfter: 3 * time.Second, ReadyAfter: time.Minute,
 	}
 	if proc.Carrier == "mobile" {
 		c.Via = map[string]string{"unicom-backbone-1": p.line.addr}
@@ -185,7 +186,7 @@ func (p *province) etcd(names ...string) *clientv3.Client {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	cli, err := clientv3.New(clientv3.Config{Endpoints: endpoints, TLS: conf, DialTimeout: 2 * time.Second, Logger: zap.NewNop()})
+	cli, err := clientv3.New(clientv3.Config{Endpoints: endpoints, TLS: conf, DialTimeout: 10 * time.Second, Logger: zap.NewNop()})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -194,7 +195,7 @@ func (p *province) etcd(names ...string) *clientv3.Client {
 }
 
 func bounded(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -310,18 +311,15 @@ func TestBackboneServesNATSAndEtcd(t *testing.T) {
 	feedtest.Eventually(t, "ready", p.ready("unicom-backbone-1"))
 	feedtest.RunBroker(t, func(t *testing.T) feedtest.Harness {
 		j := p.connect("unicom")
-		feedtest.Eventually(t, "connected", j.Connected)
-		if err := j.Remake(bounded(t), broker.Out("unicom")); err != nil {
-			t.Fatal(err)
-		}
+		feedtest.Eventually(t, "there is a fresh stream", func() bool {
+			return j.Connected() && j.Remake(bounded(t), broker.Out("unicom")) == nil
+		})
 		const name = "unicom-backbone-1"
 		start := func() { p.start(name) }
 		stop := func() { p.kill(name) }
 		return feedtest.Harness{Publisher: j, Follower: j, Carrier: "unicom", Stop: stop, Start: start, Wipe: func() {
 			stop()
-			if err := os.RemoveAll(filepath.Join(p.dir, name, "nats")); err != nil {
-				t.Fatal(err)
-			}
+			feedtest.Remove(t, filepath.Join(p.dir, name, "nats"))
 			start()
 		}}
 	})
@@ -393,7 +391,7 @@ func TestStrangersAreRefused(t *testing.T) {
 func ledger(t *testing.T, from, to feed.Broker) (source, sink *feedtest.Store, f *feed.Follower) {
 	t.Helper()
 	source, sink = feedtest.NewStore(), feedtest.NewStore()
-	pub, err := feed.OpenPublisher(feed.PublisherConfig{Outbox: source, Broker: from, CallTimeout: time.Second})
+	pub, err := feed.OpenPublisher(feed.PublisherConfig{Outbox: source, Broker: from, CallTimeout: 3 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -448,11 +446,11 @@ func TestTwoCarriers(t *testing.T) {
 		grow()
 		quiet := func() bool { return p.open["mobile-backbone-1"].Status(bounded(t)).Links[0].QuietMS > 4000 }
 		feedtest.Eventually(t, "the link is known to be quiet", quiet)
-		thaw()
-		lively(t, source, sink, f)
 		if after := p.open["mobile-backbone-1"].Status(bounded(t)).NATS.Restarts; after != before {
 			t.Error("a server was restarted for a line that was down")
 		}
+		thaw()
+		lively(t, source, sink, f)
 	})
 	t.Run("the reader's backbone dies", func(t *testing.T) {
 		p.kill("mobile-backbone-1")
@@ -472,7 +470,7 @@ func TestTwoCarriers(t *testing.T) {
 			before := p.open[name].Status(bounded(t)).NATS.Restarts
 			// At one stroke: the server shares this process, and one that makes a
 			// stream while its directory is being emptied panics.
-			gone := filepath.Join(t.TempDir(), "gone")
+			gone := filepath.Join(feedtest.Dir(t), "gone")
 			if err := os.Rename(filepath.Join(p.dir, name, "nats"), gone); err != nil {
 				t.Fatal(err)
 			}
@@ -483,9 +481,7 @@ func TestTwoCarriers(t *testing.T) {
 	})
 	t.Run("a backbone comes back without its directory", func(t *testing.T) {
 		p.kill("mobile-backbone-1")
-		if err := os.RemoveAll(filepath.Join(p.dir, "mobile-backbone-1")); err != nil {
-			t.Fatal(err)
-		}
+		feedtest.Remove(t, filepath.Join(p.dir, "mobile-backbone-1"))
 		p.start("mobile-backbone-1")
 		feedtest.Eventually(t, "ready", p.ready("mobile-backbone-1"))
 		lively(t, source, sink, f)
@@ -509,7 +505,7 @@ func TestEtcdStoreIsDeleted(t *testing.T) {
 		t.Log(err)
 	}
 	feedtest.Eventually(t, "etcd is back and empty", func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		r, err := cli.Get(ctx, "before")
 		return err == nil && r.Count == 0
@@ -557,7 +553,7 @@ func TestRotatedAuthorityIsTakenUp(t *testing.T) {
 	j, cli := p.connect("unicom"), p.etcd("unicom-backbone-1")
 	feedtest.Eventually(t, "NATS serves clients of the new authority", j.Connected)
 	feedtest.Eventually(t, "etcd serves clients of the new authority", func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		_, err := cli.Put(ctx, "k", "v")
 		return err == nil
@@ -582,7 +578,7 @@ func TestThreeMembers(t *testing.T) {
 	p.start("mobile-backbone-1", "mobile-backbone-2", "mobile-backbone-3")
 	cli := p.etcd(unicom...)
 	put := func(key string) bool {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		_, err := cli.Put(ctx, key, "v")
 		return err == nil
@@ -595,9 +591,7 @@ func TestThreeMembers(t *testing.T) {
 		feedtest.Eventually(t, "etcd takes writes without "+name, func() bool { return put("b") })
 		lively(t, source, sink, f)
 		if i == 0 {
-			if err := os.RemoveAll(filepath.Join(p.dir, name)); err != nil {
-				t.Fatal(err)
-			}
+			feedtest.Remove(t, filepath.Join(p.dir, name))
 		}
 		p.start(name)
 		feedtest.Eventually(t, name+" is back and level", func() bool { return p.ready(name)() && whole(p.open[name].Status(bounded(t))) })

@@ -43,9 +43,7 @@ func TestServersOfOthers(t *testing.T) {
 			stop := func() { o.kill("unicom-nats") }
 			return feedtest.Harness{Publisher: j, Follower: j, Carrier: "unicom", Stop: stop, Start: start, Wipe: func() {
 				stop()
-				if err := os.RemoveAll(filepath.Join(o.dir, "unicom-nats")); err != nil {
-					t.Fatal(err)
-				}
+				feedtest.Remove(t, filepath.Join(o.dir, "unicom-nats"))
 				start()
 			}}
 		})
@@ -66,7 +64,7 @@ type outside struct {
 
 func newOutside(t *testing.T) *outside {
 	t.Helper()
-	o := &outside{t: t, dir: t.TempDir(), processes: map[string]*exec.Cmd{}, topo: &topology.Topology{Province: "test", Carriers: []string{"unicom", "mobile"}}}
+	o := &outside{t: t, dir: feedtest.Dir(t), processes: map[string]*exec.Cmd{}, topo: &topology.Topology{Province: "test", Carriers: []string{"unicom", "mobile"}}}
 	o.bin = map[string]string{
 		"nats-server": build(t, o.dir, "nats-server", "github.com/nats-io/nats-server/v2"),
 		"etcd":        build(t, o.dir, "etcd", "go.etcd.io/etcd/server/v3"),
@@ -242,7 +240,7 @@ func (o *outside) registry(t *testing.T) {
 		}
 		r, err := registry.Open(registry.Config{
 			Carrier: "unicom", Name: name, Topology: o.topo, Endpoints: []string{"https://" + o.process("unicom").Etcd}, TLS: conf,
-			TTL: 2 * time.Second, CallTimeout: time.Second, RetryMax: 300 * time.Millisecond, RelistEvery: time.Second,
+			TTL: 2 * time.Second, CallTimeout: 5 * time.Second, RetryMax: 300 * time.Millisecond, RelistEvery: time.Second,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -267,7 +265,7 @@ func (o *outside) registry(t *testing.T) {
 	o.etcd("unicom")
 	feedtest.Eventually(t, "registered again", func() bool { return b.Up() && b.Live("unicom-ledger-1") })
 	feedtest.Eventually(t, "pointers can be put", func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		_, err := b.Put(ctx, "rules", []byte("v1"), registry.Newest)
 		return err == nil

@@ -50,6 +50,7 @@ type link struct {
 	mu    sync.Mutex
 	seq   uint64    // place of the newest heartbeat heard
 	beat  time.Time // when it was heard
+	down  time.Time // when the line was last seen down
 	acted time.Time
 	tries int
 	sight sight
@@ -83,10 +84,13 @@ func (k *link) judge(s sight, now time.Time, quietMax, actAfter time.Duration) r
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.sight = s
+	if !s.reachable {
+		k.down = now
+	}
 	if s.quiet < quietMax || now.Sub(k.acted) < actAfter<<min(k.tries, 5) {
 		return noRemedy
 	}
-	r := k.pick(s)
+	r := k.pick(s, now.Sub(k.down) < actAfter)
 	if r != noRemedy {
 		k.acted = now
 		k.tries++
@@ -96,11 +100,14 @@ func (k *link) judge(s sight, now time.Time, quietMax, actAfter time.Duration) r
 }
 
 // pick goes from the mildest remedy to the strongest. Only the side that dials
-// restarts its server: the other cannot know whether it is to blame.
-func (k *link) pick(s sight) remedy {
+// restarts its server: the other cannot know whether it is to blame. A line that
+// has just come back is for the server to dial.
+func (k *link) pick(s sight, back bool) remedy {
 	switch {
 	case !s.reachable:
 		return noRemedy // the line or the other side is down
+	case !s.connected && back:
+		return noRemedy
 	case !s.connected:
 		return restartServer // it should have dialled long ago
 	case s.answers && k.tries%2 == 0:

@@ -30,9 +30,11 @@ func TestWatchdogPicksTheMildestRemedyThatCouldHelp(t *testing.T) {
 			{100 * time.Second, mute, noRemedy},
 			{142 * time.Second, mute, restartServer},
 		},
-		"a server that does not dial is restarted": {{20 * time.Second, gone, restartServer}},
-		"sourcing that stands still is made anew":  {{20 * time.Second, up, remakeStream}, {61 * time.Second, up, restartServer}},
-		"the dialled side never restarts":          {{20 * time.Second, dialled, kickLink}, {61 * time.Second, dialled, kickLink}, {time.Hour, dialled, kickLink}},
+		"a server that does not dial is restarted":     {{20 * time.Second, gone, restartServer}},
+		"a line that comes back is dialled in peace":   {{time.Hour, down, noRemedy}, {time.Hour + time.Second, gone, noRemedy}},
+		"one that is not dialled even then is a fault": {{time.Hour, down, noRemedy}, {time.Hour + actAfter, gone, restartServer}},
+		"sourcing that stands still is made anew":      {{20 * time.Second, up, remakeStream}, {61 * time.Second, up, restartServer}},
+		"the dialled side never restarts":              {{20 * time.Second, dialled, kickLink}, {61 * time.Second, dialled, kickLink}, {time.Hour, dialled, kickLink}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := newLink("mobile", start)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 
+	"qianma/cluster/feed/feedtest"
 	"qianma/cluster/topology/topologytest"
 )
 
@@ -15,7 +16,7 @@ import (
 // time replace it once. Two at it together would empty the directory under the
 // server that the other has just started.
 func TestOneFaultOneRestart(t *testing.T) {
-	dir := t.TempDir()
+	dir := feedtest.Dir(t)
 	var faults []error
 	host, port := split(topologytest.Addrs(t, 1)[0], &faults)
 	h := &natsHost{dir: dir, log: slog.New(slog.DiscardHandler), ready: time.Minute, opts: func() (*server.Options, error) {

@@ -3,18 +3,18 @@ package broker_test
 import (
 	"context"
 	"net"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"go.uber.org/goleak"
 
 	"qianma/cluster/broker"
 	"qianma/cluster/feed/feedtest"
+	"qianma/cluster/leaktest"
+	"qianma/cluster/topology/topologytest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // host is a NATS server in this process that can be stopped, started again on
 // the same port, and made to lose its store.
@@ -26,9 +26,12 @@ type host struct {
 }
 
 func newHost(t *testing.T) *host {
-	h := &host{t: t, dir: t.TempDir(), port: server.RANDOM_PORT}
+	at, err := net.ResolveTCPAddr("tcp", topologytest.Addrs(t, 1)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &host{t: t, dir: feedtest.Dir(t), port: at.Port}
 	h.start()
-	h.port = h.s.Addr().(*net.TCPAddr).Port
 	t.Cleanup(func() { h.stop() })
 	return h
 }
@@ -43,7 +46,7 @@ func (h *host) start() {
 		h.t.Fatal(err)
 	}
 	s.Start()
-	if !s.ReadyForConnections(10 * time.Second) {
+	if !s.ReadyForConnections(time.Minute) {
 		h.t.Fatal("the server never became ready")
 	}
 	h.s = s
@@ -57,9 +60,7 @@ func (h *host) stop() {
 // wipe loses the store as a replaced disk would: the server comes back empty.
 func (h *host) wipe() {
 	h.stop()
-	if err := os.RemoveAll(h.dir); err != nil {
-		h.t.Fatal(err)
-	}
+	feedtest.Remove(h.t, h.dir)
 	h.start()
 }
 
@@ -74,11 +75,12 @@ func (h *host) connect(t *testing.T, change func(*broker.Config)) *broker.JetStr
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { j.Close() })
+	feedtest.Eventually(t, "connected", j.Connected)
 	return j
 }
 
 func bounded(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

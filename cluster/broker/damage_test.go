@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
 
@@ -35,6 +36,12 @@ func (h *heard) has(b fact.Block) bool {
 		}
 	}
 	return false
+}
+
+func (h *heard) onlyOf(b fact.Block) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return !slices.ContainsFunc(h.blocks, func(x fact.Block) bool { return x.Sum() != b.Sum() })
 }
 
 func (h *heard) len() int {
@@ -87,10 +94,11 @@ func TestDamagedAndMisplacedMessagesAreDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	feedtest.Eventually(t, "the sound message is heard", func() bool { return ear.has(b) })
-	if n := ear.len(); n != 1 {
+	again := value(t, reg, "qianma_broker_resubscriptions_total") // each brings everything anew
+	if n := ear.len(); !ear.onlyOf(b) || n != 1 && again == 0 {
 		t.Errorf("heard %d blocks, want the sound one alone", n)
 	}
-	if n := value(t, reg, "qianma_broker_damaged_messages_total"); n != 5 {
+	if n := value(t, reg, "qianma_broker_damaged_messages_total"); n < 5 || n > 5 && again == 0 {
 		t.Errorf("counted %v damaged messages, want 5", n)
 	}
 }

@@ -273,9 +273,9 @@ func TestOriginsTakeTurns(t *testing.T) {
 	grow(plug, 1)
 	feedtest.Eventually(t, "the sink is busy", func() bool { return sink.waiting.Load() == 1 })
 	grow(long, 60)
-	feedtest.Eventually(t, "the long backlog waits", func() bool { return broker.handed.Load() == 2 })
+	feedtest.Eventually(t, "the long backlog waits", func() bool { return broker.handed.Load() == 61 })
 	grow(short, 1)
-	feedtest.Eventually(t, "the short one waits behind it", func() bool { return broker.handed.Load() == 3 })
+	feedtest.Eventually(t, "the short one waits behind it", func() bool { return broker.handed.Load() == 62 })
 	sink.mu.Unlock()
 	feedtest.Level(t, source, sink.Store)
 	if n := behind.Load(); n > 10 {
@@ -303,7 +303,7 @@ func TestNextSourceIsAsked(t *testing.T) {
 	feedtest.Level(t, source, sink)
 }
 
-// counting is a broker that counts what subscribers have taken.
+// counting is a broker that counts the blocks that subscribers have taken.
 type counting struct {
 	*feed.Memory
 	handed atomic.Int32
@@ -312,7 +312,7 @@ type counting struct {
 func (c *counting) Subscribe(ctx context.Context, carrier, subsystem string, shard int, fn func([]fact.Block)) (func(), error) {
 	return c.Memory.Subscribe(ctx, carrier, subsystem, shard, func(blocks []fact.Block) {
 		fn(blocks)
-		c.handed.Add(1)
+		c.handed.Add(int32(len(blocks)))
 	})
 }
 
@@ -345,7 +345,7 @@ func (g *gate) Fold(ctx context.Context, blocks []fact.Block) error {
 // few large folds.
 func TestBlocksGatherWhileTheSinkIsBusy(t *testing.T) {
 	o := feedtest.Origin("unicom", 0, 1)
-	source, broker := feedtest.NewStore(), feed.NewMemory(10_000)
+	source, broker := feedtest.NewStore(), &counting{Memory: feed.NewMemory(10_000)}
 	sink := &gate{Store: feedtest.NewStore()}
 	sink.mu.Lock()
 	f := follow(t, feed.FollowerConfig{Topics: topics(o), Broker: broker, Sink: sink, Sources: []feed.Peer{peer("a", "unicom", source)}})
@@ -355,6 +355,7 @@ func TestBlocksGatherWhileTheSinkIsBusy(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	feedtest.Eventually(t, "all are at the door", func() bool { return broker.handed.Load() == 500 })
 	sink.mu.Unlock()
 	feedtest.Level(t, source, sink.Store)
 	if n := sink.Folds(); n > 50 {

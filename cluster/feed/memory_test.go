@@ -3,13 +3,12 @@ package feed_test
 import (
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"qianma/cluster/feed"
 	"qianma/cluster/feed/feedtest"
+	"qianma/cluster/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 func TestMemoryPassesTheSuite(t *testing.T) {
 	feedtest.RunBroker(t, func(*testing.T) feedtest.Harness {

@@ -121,7 +121,7 @@ func (w *world) step(name string) {
 		w.origin.Incarnation++
 		w.truth.Lead(w.origin, true)
 	case "level":
-		w.await(func() bool { return maps.Equal(w.truth.Marks(), w.sink.Marks()) })
+		w.await(15*time.Second, func() bool { return maps.Equal(w.truth.Marks(), w.sink.Marks()) })
 	case "restore": // the sink wakes up with an older state
 		w.healed = true
 		if n := len(mustBlocks(w.sink, w.origin)); n > 0 {
@@ -136,8 +136,8 @@ func mustBlocks(s *feedtest.Store, o fact.Origin) []fact.Block {
 }
 
 // await waits for a fact and reports whether it came true.
-func (w *world) await(cond func() bool) bool {
-	for deadline := time.Now().Add(15 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+func (w *world) await(most time.Duration, cond func() bool) bool {
+	for deadline := time.Now().Add(most); !cond(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			return false
 		}
@@ -149,7 +149,7 @@ func (w *world) settle(rt *rapid.T) {
 	w.mu.Lock()
 	w.kind = true
 	w.mu.Unlock()
-	if !w.await(func() bool { return maps.Equal(w.truth.Marks(), w.sink.Marks()) }) {
+	if !w.await(3*time.Minute, func() bool { return maps.Equal(w.truth.Marks(), w.sink.Marks()) }) {
 		rt.Fatalf("never level: source %v sink %v status %+v", w.truth.Marks(), w.sink.Marks(), w.fol.Status())
 	}
 	for o := range w.truth.Marks() {

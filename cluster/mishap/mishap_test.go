@@ -14,7 +14,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"go.uber.org/goleak"
+
+	"qianma/cluster/leaktest"
 )
 
 // The test binary plays the process that a mishap befalls.
@@ -25,7 +26,7 @@ func TestMain(m *testing.M) {
 		play(os.Args[len(os.Args)-1])
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m)
+	leaktest.Main(m)
 }
 
 var quiet = slog.New(slog.DiscardHandler)
@@ -263,7 +264,7 @@ func TestAPanicIsNotCaught(t *testing.T) {
 // TestNobodyElseObeys: a process without a Kit is not reached by an order.
 func TestNobodyElseObeys(t *testing.T) {
 	var k *Kit
-	if k.FS(vfs.Default) != vfs.Default || time.Until(k.Clock().Now()).Abs() > time.Second {
+	if k.FS(vfs.Default) != vfs.Default || time.Until(k.Clock().Now()).Abs() > time.Minute {
 		t.Error("a process that was not started for drills is changed")
 	}
 	k.Close()
@@ -306,10 +307,16 @@ func TestAnOrderComesAndGoes(t *testing.T) {
 		must(try())
 	}
 	o := order("short", DiskFull)
-	o.Until = time.Now().Add(50 * time.Millisecond)
-	must(Write(k.dir, o))
-	look(1)
-	for deadline := time.Now().Add(5 * time.Second); try() != nil; {
+	for life := 50 * time.Millisecond; ; life *= 2 { // until it is looked at before it is over
+		o.Until = time.Now().Add(life)
+		must(Write(k.dir, o))
+		got, err := k.Look()
+		must(err)
+		if len(got) == 1 {
+			break
+		}
+	}
+	for deadline := time.Now().Add(time.Minute); try() != nil; {
 		if time.Now().After(deadline) {
 			t.Fatal("an order outlived its end")
 		}
@@ -370,26 +377,27 @@ func TestClock(t *testing.T) {
 	defer k.Close()
 	c := k.Clock()
 	ahead := func() time.Duration { return time.Until(c.Now()) }
+	const slack = time.Minute // what a busy machine may put between two readings
 	jump, drift := order("j", ClockJump), order("d", ClockDrift)
 	jump.Jump, drift.Rate = Span(-time.Hour), 0.5
-	drift.At = drift.At.Add(-10 * time.Second)
+	drift.At = drift.At.Add(-1000 * time.Second)
 	must(Write(k.dir, jump))
 	_, err := k.Look()
 	must(err)
-	if d := ahead(); (d + time.Hour).Abs() > time.Second {
+	if d := ahead(); (d + time.Hour).Abs() > slack {
 		t.Errorf("after the jump it is %s ahead", d)
 	}
 	must(Remove(k.dir, "j"))
 	must(Write(k.dir, drift))
 	_, err = k.Look()
 	must(err)
-	if d := ahead(); (d - 5*time.Second).Abs() > time.Second {
-		t.Errorf("after ten seconds of drift it is %s ahead", d)
+	if d := ahead(); (d - 500*time.Second).Abs() > slack {
+		t.Errorf("after a thousand seconds of drift it is %s ahead", d)
 	}
 	must(Remove(k.dir, "d"))
 	_, err = k.Look()
 	must(err)
-	if d := ahead(); d.Abs() > time.Second {
+	if d := ahead(); d.Abs() > slack {
 		t.Errorf("put right it is %s ahead", d)
 	}
 }

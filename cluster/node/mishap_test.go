@@ -22,7 +22,7 @@ func TestOnlyWhoWasStartedForDrillsObeys(t *testing.T) {
 		must(t, top.Save(filepath.Join(dir, "topology.json")))
 		cfg := Config{Name: "unicom-words-1", Carrier: "unicom", Subsystem: "words", Dir: filepath.Join(dir, "p"), HTTP: free(t),
 			Topology: filepath.Join(dir, "topology.json"), Insecure: true, Drills: drills}
-		full := mishap.Order{ID: "full", Kind: mishap.DiskFull, At: time.Now(), Until: time.Now().Add(time.Minute)}
+		full := mishap.Order{ID: "full", Kind: mishap.DiskFull, At: time.Now(), Until: time.Now().Add(time.Hour)}
 		must(t, mishap.Write(mishap.Dir(cfg.Dir), full))
 		b, err := OpenBase(cfg)
 		must(t, err)

@@ -7,13 +7,13 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"qianma/cluster/fact"
 	"qianma/cluster/feed"
+	"qianma/cluster/leaktest"
 	"qianma/cluster/machine"
 	"qianma/cluster/pki"
 	"qianma/cluster/problem"
@@ -43,12 +43,13 @@ type pair struct {
 	nodes map[string]*Node
 
 	drills bool // nodes obey orders
+	puts   int
 }
 
 func newPair(t *testing.T) *pair {
 	t.Helper()
 	// A client of raft's own keeps a goroutine until its dead peer times out.
-	t.Cleanup(func() { goleak.VerifyNone(t) })
+	t.Cleanup(func() { leaktest.None(t) })
 	p := &pair{t: t, dir: t.TempDir(), nodes: map[string]*Node{}}
 	p.top = &topology.Topology{Province: "test", Carriers: []string{"unicom", "mobile"}}
 	for _, c := range p.top.Carriers {
@@ -111,20 +112,26 @@ func (p *pair) burn(carrier string) {
 	must(p.t, os.RemoveAll(filepath.Join(p.dir, carrier)))
 }
 
-// put proposes words at a node and returns the receipt.
+// patience is for what comes about by itself, on however busy a machine.
+const patience = 3 * time.Minute
+
+// put proposes words at a node and returns the receipt. Under a key: what an
+// election interrupts is sent again.
 func (p *pair) put(node string, words ...string) machine.Receipt {
 	p.t.Helper()
 	var commands [][]byte
 	for _, w := range words {
 		commands = append(commands, []byte(w))
 	}
-	ctx, cancel := context.WithTimeout(p.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
 	defer cancel()
+	p.puts++
+	key := [16]byte{byte(p.puts)}
 	var r machine.Receipt
 	p.until("somebody leads "+node, func() bool {
 		var err error
-		r, err = p.nodes[node].Replica.Propose(ctx, 0, machine.Proposal{Commands: commands})
-		if !problem.Is(err, problem.Unavailable) { // nothing was written: sent again
+		r, err = p.nodes[node].Replica.Propose(ctx, 0, machine.Proposal{Key: key, Commands: commands})
+		if !problem.Is(err, problem.Unavailable) && !problem.Is(err, problem.Unknown) {
 			must(p.t, err)
 		}
 		return err == nil
@@ -134,17 +141,17 @@ func (p *pair) put(node string, words ...string) machine.Receipt {
 
 func (p *pair) await(node string, r machine.Receipt) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
 	defer cancel()
 	if got := p.nodes[node].Replica.Await(ctx, r, machine.Replicated); got != machine.Replicated {
-		p.t.Fatalf("%s: the receipt is %v after 30 s, want replicated", node, got)
+		p.t.Fatalf("%s: the receipt is %v after %s, want replicated", node, got, patience)
 	}
 }
 
 // level waits until every node holds the same marks, and returns the facts.
 func (p *pair) level() (facts uint64) {
 	p.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		var first map[fact.Origin]fact.Mark
 		same := true
@@ -208,9 +215,10 @@ func TestBurnedCarrierComesBack(t *testing.T) {
 	} else if !problem.Is(err, problem.Unavailable) {
 		t.Errorf("a view before the carrier is level: %v", err)
 	}
-	for at, _ := level.AsOf(0); at.IsZero(); at, _ = level.AsOf(0) {
-		<-time.After(10 * time.Millisecond)
-	}
+	p.until("level", func() bool { // not only shown as old, because nobody has answered for long
+		at, _ := level.AsOf(0)
+		return !at.IsZero() && time.Since(at) < levelDoubt/2
+	})
 	for o, m := range held {
 		if back.Replica.Marks(0)[o].Seq < m.Seq {
 			t.Errorf("said to be level with the other carrier, and lacks facts of %s", o)
@@ -231,41 +239,22 @@ func TestBurnedCarrierComesBack(t *testing.T) {
 func TestFollowerIsTriedAgain(t *testing.T) {
 	p := newPair(t)
 	p.open("unicom")
-	n := p.leader("unicom")
-	l := &line{node: n, topic: "again"}
-	tries := make(chan int, 3)
-	l.open = func() (*feed.Follower, error) {
-		tries <- 1
-		if len(tries) < cap(tries) {
-			return nil, errors.New("not now")
-		}
-		return l.follow()
-	}
-	n.wg.Go(l.lead)
-	for deadline := time.After(30 * time.Second); l.follower.Load() == nil; {
-		select {
-		case <-deadline:
-			t.Fatal("the follower was never opened")
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-}
-
-// leader waits for the node that leads a carrier.
-func (p *pair) leader(carrier string) *Node {
-	p.t.Helper()
-	for deadline := time.After(30 * time.Second); ; {
-		for _, n := range p.nodes {
-			if _, leads := n.Replica.Leader(0); leads && n.Config.Carrier == carrier {
-				return n
+	var lines []*line
+	for _, n := range p.nodes { // whoever comes to lead
+		l := &line{node: n, topic: "again"}
+		tries := 0
+		l.open = func() (*feed.Follower, error) {
+			if tries++; tries < 3 {
+				return nil, errors.New("not now")
 			}
+			return l.follow()
 		}
-		select {
-		case <-deadline:
-			p.t.Fatal("nobody leads " + carrier)
-		case <-time.After(10 * time.Millisecond):
-		}
+		n.wg.Go(l.lead)
+		lines = append(lines, l)
 	}
+	p.until("the follower is opened", func() bool {
+		return slices.ContainsFunc(lines, func(l *line) bool { return l.follower.Load() != nil })
+	})
 }
 
 // free is an address below the ports that outgoing connections take, so that

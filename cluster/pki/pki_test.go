@@ -73,7 +73,7 @@ func listen(t *testing.T, f Files) *link {
 
 // ask dials with cfg and sends one line there and back.
 func (k *link) ask(cfg *tls.Config) (*tls.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	d := tls.Dialer{Config: cfg}
 	c, err := d.DialContext(ctx, "tcp", k.addr)
@@ -84,7 +84,7 @@ func (k *link) ask(cfg *tls.Config) (*tls.Conn, error) {
 }
 
 func echo(c net.Conn) error {
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := c.Write([]byte("ping")); err != nil {
 		return err
 	}

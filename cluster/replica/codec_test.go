@@ -176,13 +176,17 @@ func TestDivergenceStops(t *testing.T) {
 	w.tune = func(c *Config) {
 		if c.Name == odd.name {
 			c.Machine = func(int) machine.Machine { return liar{&toy{}} }
+			c.Tuning.Heartbeat = time.Hour // it never stands: the others would contradict it, and stop
 		}
 	}
 	odd = w.start(odd.name)
 	odd.doomed = true
-	for i := uint64(10); odd.fatal.Load() == nil; i++ {
+	i := uint64(10)
+	until(t, "the odd one to stop", func() bool {
 		w.leader().put(t, toyCommand(i, "x"))
-	}
+		i++
+		return odd.fatal.Load() != nil
+	})
 	if err := *odd.fatal.Load(); !errors.Is(err, fact.ErrDivergent) {
 		t.Fatalf("stopped because: %v", err)
 	}
@@ -215,22 +219,15 @@ func TestViewOutlivesInstall(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := toyDump(v)
-	rest := []string{}
-	for _, n := range abc {
-		if n != out.name {
-			rest = append(rest, n)
-		}
-	}
+	rest := w.besides(out)
 	w.split([]string{out.name}, rest)
-	until(t, "a leader among the rest", func() bool { return w.leader() != out })
 	for i := range 20 {
-		w.leader().put(t, toyCommand(uint64(i), "y"))
+		w.leaderOf(rest...).put(t, toyCommand(uint64(i), "y"))
 	}
-	for _, n := range w.up() {
-		if n != out {
-			snapshotNow(t, n)
-		}
-	}
+	one, other := w.node(rest[0]), w.node(rest[1])
+	until(t, "the rest to hold the same", func() bool { return one.group0().applied() == other.group0().applied() })
+	snapshotNow(t, one)
+	snapshotNow(t, other)
 	w.heal()
 	w.leader().put(t, toyCommand(50, "y"))
 	w.equal()
@@ -266,9 +263,10 @@ func TestKeysRotate(t *testing.T) {
 	replayed()
 	rotate := func(gen byte) {
 		t.Helper()
-		if _, err := lead.group0().apply(kindRotate, []byte{0, 0, 0, gen}); err != nil {
-			t.Fatal(err)
-		}
+		until(t, "a rotation", func() bool { // by whoever leads by then
+			_, err := w.leader().group0().apply(kindRotate, []byte{0, 0, 0, gen})
+			return err == nil
+		})
 	}
 	rotate(1)
 	if !replayed() {
@@ -306,14 +304,18 @@ func TestKeysSurviveAWrongClock(t *testing.T) {
 	if _, err := lead.Propose(ctxFor(t), 0, p); err != nil {
 		t.Fatal(err)
 	}
-	clocks[lead.name].by.Store(int64(25 * time.Hour))
 	generation := func(n *node) uint32 {
 		g := n.group0()
 		g.fsm.mu.RLock()
 		defer g.fsm.mu.RUnlock()
 		return g.fsm.shown.generation
 	}
-	until(t, "the wrong clock to begin a generation", func() bool { return generation(lead) == 2 })
+	until(t, "the wrong clock to begin a generation", func() bool {
+		clocks[lead.name].by.Store(0)
+		lead = w.leader() // of whom it is that the clock is wrong
+		clocks[lead.name].by.Store(int64(25 * time.Hour))
+		return generation(lead) == 2
+	})
 	w.equal()
 	lead.shut()
 	lead = w.leader()

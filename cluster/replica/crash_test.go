@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
@@ -99,7 +100,7 @@ func TestPowerCut(t *testing.T) {
 				until(t, "writes", func() bool { return len(a.copy()) > before+60 })
 				if rng.IntN(2) == 0 {
 					for _, n := range w.up() {
-						_ = leaderRaft(n).Snapshot().Error()
+						_ = raftOf(n).Snapshot().Error()
 					}
 				}
 				want := a.copy() // acknowledged before the cut
@@ -181,9 +182,12 @@ func TestFailedDisk(t *testing.T) {
 	until(t, "b to be in the group", func() bool { return len(b.Marks(0)) > 0 })
 	b.doomed = true
 	broken.On()
-	for i := 0; b.fatal.Load() == nil; i++ {
-		w.leader().put(t, toyCommand(uint64(i), "y"))
-	}
+	until(t, "b to stop", func() bool {
+		ctx, cancel := context.WithTimeout(ctxFor(t), time.Second) // b may lead: then they are not answered
+		defer cancel()
+		_, _ = w.leader().Propose(ctx, 0, machine.Proposal{Commands: [][]byte{toyCommand(rand.Uint64(), "y")}})
+		return b.fatal.Load() != nil
+	})
 	if !errors.Is(*b.fatal.Load(), errorfs.ErrInjected) && (*b.fatal.Load()).Error() == "" {
 		t.Fatalf("why: %v", *b.fatal.Load())
 	}

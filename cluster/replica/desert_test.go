@@ -15,11 +15,12 @@ import (
 // through by the next leader.
 func TestAHungLeaderIsDeserted(t *testing.T) {
 	t.Parallel()
-	w := three(t, func(c *Config) { c.Tuning.RPCTimeout = time.Minute })
+	w := three(t, func(c *Config) { c.Tuning.RPCTimeout = 5 * time.Minute })
 	w.hang = true
-	lead, f := w.leader(), w.follower()
+	lead := w.leader()
+	f := w.node(w.besides(lead)[0])
 	f.put(t, toyCommand(1, "x"))
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	w.kill(lead)
 	var wg sync.WaitGroup

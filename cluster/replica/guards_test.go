@@ -31,7 +31,7 @@ func TestGuardHeartbeatsThroughMainLoop(t *testing.T) {
 		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
 	})
 	lay := newLayer(d, serverID("a", "1"), dialer, func(life string) string { return life })
-	tr := newTransport(lay, time.Second, newQuietLog(newWorld(t).log))
+	tr := newTransport(lay, time.Minute, newQuietLog(newWorld(t).log))
 	defer tr.Close()
 	var _ raft.Transport = tr
 	if _, ok := any(tr).(raft.WithPreVote); !ok {
@@ -48,7 +48,7 @@ func TestGuardHeartbeatsThroughMainLoop(t *testing.T) {
 		select {
 		case rpc := <-tr.Consumer():
 			rpc.Respond(&raft.AppendEntriesResponse{Success: true}, nil)
-		case <-time.After(30 * time.Second):
+		case <-time.After(time.Minute):
 		}
 	}()
 	beat := &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{Addr: []byte("b/1")}, Term: 1}
@@ -76,11 +76,11 @@ func TestGuardStuckTransfer(t *testing.T) {
 	w := three(t, nil)
 	lead := w.leader()
 	lead.put(t, toyCommand(1, "before"))
-	flag := reflect.ValueOf(leaderRaft(lead)).Elem().FieldByName("leaderState").FieldByName("leadershipTransferInProgress")
+	flag := reflect.ValueOf(raftOf(lead)).Elem().FieldByName("leaderState").FieldByName("leadershipTransferInProgress")
 	atomic.StoreInt32((*int32)(unsafe.Pointer(flag.UnsafeAddr())), 1)
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	if _, err := lead.Propose(ctx, 0, machine.Proposal{Commands: [][]byte{toyCommand(2, "after")}}); err != nil {
+	if _, err := lead.Propose(ctx, 0, machine.Proposal{Key: newKey(), Commands: [][]byte{toyCommand(2, "after")}}); err != nil {
 		t.Fatalf("the leader stayed stuck: %v", err)
 	}
 	w.equal()
@@ -89,15 +89,19 @@ func TestGuardStuckTransfer(t *testing.T) {
 // snapshotNow makes the leader cut its log right behind a snapshot.
 func snapshotNow(t *testing.T, n *node) {
 	t.Helper()
-	ra := leaderRaft(n)
+	ra := raftOf(n)
 	conf := ra.ReloadableConfig()
 	conf.TrailingLogs = 1
 	if err := ra.ReloadConfig(conf); err != nil {
 		t.Fatal(err)
 	}
-	if err := ra.Snapshot().Error(); err != nil {
-		t.Fatal(err)
-	}
+	var err error
+	until(t, "a snapshot", func() bool { // a member that lags has to apply the configuration first
+		if err = ra.Snapshot().Error(); err != nil {
+			pause(t.Context(), 50*time.Millisecond)
+		}
+		return err == nil
+	})
 }
 
 // Goal (hashicorp/raft#697): a follower whose log has a tail that contradicts
@@ -140,6 +144,7 @@ func TestGuardStaleTail(t *testing.T) {
 	for i := range 40 {
 		w.leader().put(t, toyCommand(uint64(i), "y"))
 	}
+	w.equal() // so that each cuts its log behind the stale tail's beginning
 	for _, n := range w.up() {
 		snapshotNow(t, n)
 	}

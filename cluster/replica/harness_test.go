@@ -2,11 +2,15 @@ package replica
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,16 +18,17 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
-	"go.uber.org/goleak"
 
 	"qianma/cluster/clock"
 	"qianma/cluster/fact"
+	"qianma/cluster/leaktest"
 	"qianma/cluster/machine"
 	"qianma/cluster/mux"
+	"qianma/cluster/problem"
 	"qianma/cluster/rpc"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // world is a carrier's worth of processes in this one, over loopback TCP.
 type world struct {
@@ -38,6 +43,7 @@ type world struct {
 	mu    sync.Mutex
 	addrs map[string]string
 	cut   map[[2]string]bool // from, to: no new connections and none kept
+	dead  map[string]bool    // it reaches nobody, until it is started again
 	nodes map[string]*node
 }
 
@@ -58,7 +64,7 @@ type node struct {
 
 func newWorld(t testing.TB, names ...string) *world {
 	w := &world{t: t, names: names, shards: 1, disks: map[string]vfs.FS{}, addrs: map[string]string{},
-		cut: map[[2]string]bool{}, nodes: map[string]*node{}, log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+		cut: map[[2]string]bool{}, dead: map[string]bool{}, nodes: map[string]*node{}, log: slog.New(slog.NewTextHandler(io.Discard, nil))}
 	if os.Getenv("REPLICA_LOG") != "" {
 		w.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
@@ -71,12 +77,18 @@ func newWorld(t testing.TB, names ...string) *world {
 
 var abc = []string{"a", "b", "c"}
 
-// three starts a carrier of three and waits for a leader.
+// three starts a carrier of three and waits for a leader, which stands as soon as
+// the group is formed: the silence before it would by itself may be long.
 func three(t testing.TB, tune func(*Config)) *world {
 	t.Helper()
 	w := newWorld(t, abc...)
 	w.tune = tune
 	w.startAll()
+	first := w.node(abc[0]).group0()
+	until(t, "the group to be formed", first.isMember)
+	if first.raft().State() == raft.Follower {
+		first.stand()
+	}
 	w.leader()
 	return w
 }
@@ -88,12 +100,20 @@ func (w *world) startAll() {
 	}
 }
 
-// dialFrom is a network dialer that obeys the world's cuts.
-func (w *world) dialer(from string, conns *connSet) *mux.Dialer {
+// severed reports whether nothing passes between two processes.
+func (w *world) severed(one, other string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.cut[[2]string{one, other}] || w.cut[[2]string{other, one}] || w.dead[one] || w.dead[other]
+}
+
+// dialer is a network dialer that obeys the world's cuts. The port of a process
+// that is dead refuses by itself.
+func (w *world) dialer(from string) *mux.Dialer {
 	return &mux.Dialer{Resolve: func(name string) (string, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if w.cut[[2]string{from, name}] {
+		if w.cut[[2]string{from, name}] || w.dead[from] {
 			return "", fmt.Errorf("cut off from %s", name)
 		}
 		addr, ok := w.addrs[name]
@@ -104,9 +124,12 @@ func (w *world) dialer(from string, conns *connSet) *mux.Dialer {
 	}}
 }
 
-// cutDialer hangs up on connections when their link is cut.
+// cutDialer hangs up on connections when their link is cut, and on one that was
+// being made meanwhile.
 type cutDialer struct {
 	*mux.Dialer
+	w     *world
+	from  string
 	conns *connSet
 }
 
@@ -115,7 +138,12 @@ func (d cutDialer) Group(ctx context.Context, name, group string) (net.Conn, err
 	if err != nil {
 		return nil, err
 	}
-	return d.conns.add(name, c), nil
+	c = d.conns.add(name, c)
+	if d.w.severed(d.from, name) {
+		c.Close()
+		return nil, fmt.Errorf("cut off from %s", name)
+	}
+	return c, nil
 }
 
 type connSet struct {
@@ -163,9 +191,7 @@ type gated struct {
 }
 
 func (g gated) Call(ctx context.Context, to, method string, req []byte) ([]byte, error) {
-	g.w.mu.Lock()
-	cut := g.w.cut[[2]string{g.from, to}] || g.w.cut[[2]string{to, g.from}]
-	g.w.mu.Unlock()
+	cut := g.w.severed(g.from, to)
 	if cut && g.w.hang {
 		<-ctx.Done()
 		return nil, outcomeUnknown(ctx.Err())
@@ -180,7 +206,7 @@ func (w *world) config(name string, n *node) Config {
 	c := Config{
 		Name: name, Carrier: "unicom", Subsystem: "toy", Peers: abc, Shards: w.shards,
 		Dir: "data/" + name, FS: w.disks[name], Machine: func(int) machine.Machine { return &toy{} },
-		Mux: n.mux, Dialer: cutDialer{w.dialer(name, n.conns), n.conns}, Calls: gated{w, name, n.pool}, Clock: clock.Real, Logger: w.log.With("node", name),
+		Mux: n.mux, Dialer: cutDialer{w.dialer(name), w, name, n.conns}, Calls: gated{w, name, n.pool}, Clock: clock.Real, Logger: w.log.With("node", name),
 		Fatal: func(err error) { n.fatal.CompareAndSwap(nil, &err) },
 		Tuning: Tuning{
 			Heartbeat: 400 * time.Millisecond, CommitTimeout: 30 * time.Millisecond, RPCTimeout: time.Second,
@@ -211,24 +237,14 @@ func (w *world) tryStart(name string) (*node, error) {
 	}
 	n := &node{w: w, name: name, conns: &connSet{}}
 	var err error
-	for range 50 { // a port that was just closed may take a moment
-		if n.mux, err = mux.Listen(addr, nil); err == nil {
-			break
-		}
-		pause(context.Background(), 20*time.Millisecond)
-	}
-	if err != nil {
+	if n.mux, err = listen(addr); err != nil {
 		return nil, err
 	}
 	w.mu.Lock()
 	w.addrs[name] = n.mux.Addr().String()
-	for link := range w.cut {
-		if link[0] == name {
-			delete(w.cut, link)
-		}
-	}
+	delete(w.dead, name)
 	w.mu.Unlock()
-	n.pool = rpc.NewPool(w.dialer(name, n.conns), rpc.PoolConfig{})
+	n.pool = rpc.NewPool(w.dialer(name), rpc.PoolConfig{})
 	n.server = rpc.NewServer(rpc.ServerConfig{Drain: 50 * time.Millisecond})
 	if n.Replica, err = Open(w.config(name, n)); err != nil {
 		n.server.Close()
@@ -242,6 +258,18 @@ func (w *world) tryStart(name string) (*node, error) {
 	w.nodes[name] = n
 	w.mu.Unlock()
 	return n, nil
+}
+
+// listen opens the port that a process had, or another one if somebody took
+// that while it was down.
+func listen(addr string) (m *mux.Mux, err error) {
+	for range 50 { // a port that was just closed may take a moment
+		if m, err = mux.Listen(addr, nil); err == nil {
+			return m, nil
+		}
+		pause(context.Background(), 20*time.Millisecond)
+	}
+	return mux.Listen("127.0.0.1:0", nil)
 }
 
 // shut stops a process in good order.
@@ -280,10 +308,10 @@ func (n *node) crash() {
 func (w *world) kill(n *node) {
 	n.mux.Close()
 	w.mu.Lock()
+	w.dead[n.name] = true
 	var others []*node
 	for _, o := range w.nodes {
 		if o != n {
-			w.cut[[2]string{n.name, o.name}] = true
 			others = append(others, o)
 		}
 	}
@@ -349,7 +377,7 @@ func (w *world) heal() {
 // until polls a condition; the deadline is far beyond what any should take.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(3 * time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain: %s", what)
@@ -358,13 +386,20 @@ func until(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// leader waits until one of the running nodes leads every shard's group.
+// leader waits until one of the running nodes leads every shard's group. It may
+// stop doing so at any moment: on a busy machine nobody has to ask for that.
 func (w *world) leader() *node {
+	w.t.Helper()
+	return w.leaderOf(w.names...)
+}
+
+// leaderOf waits until one of some nodes leads.
+func (w *world) leaderOf(names ...string) *node {
 	w.t.Helper()
 	var found *node
 	until(w.t, "a ready leader", func() bool {
 		for _, n := range w.up() {
-			if _, self := n.Leader(0); self {
+			if _, self := n.Leader(0); self && slices.Contains(names, n.name) {
 				found = n
 				return true
 			}
@@ -386,19 +421,52 @@ func (w *world) follower() *node {
 	return nil
 }
 
+// besides names the other processes.
+func (w *world) besides(n *node) []string {
+	return slices.DeleteFunc(slices.Clone(w.names), func(name string) bool { return name == n.name })
+}
+
+// ctxFor is for as long as any test may take.
 func ctxFor(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
 
+// newKey is an idempotency key that nobody has used.
+func newKey() (k [16]byte) {
+	binary.BigEndian.PutUint64(k[:], rand.Uint64())
+	binary.BigEndian.PutUint64(k[8:], rand.Uint64())
+	return k
+}
+
+// put writes, under a key: should an election come between, the write is sent
+// again, and the receipt of then is as good.
 func (n *node) put(t testing.TB, commands ...[]byte) machine.Receipt {
 	t.Helper()
-	r, err := n.Propose(ctxFor(t), 0, machine.Proposal{Commands: commands})
+	r, err := n.Propose(ctxFor(t), 0, machine.Proposal{Key: newKey(), Commands: commands})
 	if err != nil {
 		t.Fatalf("propose at %s: %v", n.name, err)
 	}
+	r.Replayed = false
 	return r
+}
+
+// settle repeats what an election may interrupt until it is done, or refused for
+// good.
+func (w *world) settle(what string, do func() error) error {
+	w.t.Helper()
+	var err error
+	until(w.t, what, func() bool {
+		err = do()
+		return !problem.Is(err, problem.Unavailable) && !problem.Is(err, problem.Unknown) && !problem.Is(err, problem.Overloaded)
+	})
+	return err
+}
+
+func (w *world) ingest(blocks []fact.Block) error {
+	w.t.Helper()
+	return w.settle("blocks to be taken in", func() error { return w.leader().Ingest(ctxFor(w.t), 0, blocks) })
 }
 
 func (n *node) dump(t testing.TB, linearizable bool) string {
@@ -411,31 +479,22 @@ func (n *node) dump(t testing.TB, linearizable bool) string {
 	return toyDump(v)
 }
 
-// equal waits until all running replicas hold the same marks and keys.
+// equal waits until all running replicas hold the same marks and, where they do,
+// the same keys. A write whose caller has left may still be on its way, so that
+// one replica shows it a moment before another.
 func (w *world) equal() {
 	w.t.Helper()
 	up := w.up()
-	until(w.t, "equal marks on all replicas", func() bool {
+	until(w.t, "equal marks on all replicas, and equal keys", func() bool {
 		want := up[0].Marks(0)
 		for _, n := range up {
-			got := n.Marks(0)
-			if len(got) != len(want) || len(got) == 0 {
+			if got := n.Marks(0); len(got) == 0 || !maps.Equal(got, want) {
 				return false
 			}
-			for o, m := range want {
-				if got[o] != m {
-					return false
-				}
-			}
 		}
-		return true
+		keys := up[0].dump(w.t, false)
+		return !slices.ContainsFunc(up[1:], func(n *node) bool { return n.dump(w.t, false) != keys })
 	})
-	want := up[0].dump(w.t, false)
-	for _, n := range up[1:] {
-		if got := n.dump(w.t, false); got != want {
-			w.t.Fatalf("%s and %s hold equal facts and different keys", up[0].name, n.name)
-		}
-	}
 }
 
 // history reads a replica's own facts back and proves the chain.
@@ -466,4 +525,12 @@ func (n *node) history(t testing.TB) []string {
 
 func (n *node) group0() *group { return n.Replica.groups[0] }
 
-func leaderRaft(n *node) *raft.Raft { return n.group0().raft() }
+// raftOf is a node's raft, once a guard that replaces it is done.
+func raftOf(n *node) (ra *raft.Raft) {
+	n.w.t.Helper()
+	until(n.w.t, "a raft instance", func() bool {
+		ra = n.group0().raft()
+		return ra != nil
+	})
+	return ra
+}

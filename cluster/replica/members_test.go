@@ -43,7 +43,8 @@ func TestMembersWhileRunning(t *testing.T) {
 	}
 	w.disks["d"] = vfs.NewCrashableMem()
 	d := w.start("d")
-	if err := w.follower().AddMember(ctxFor(t), 0, "d"); err != nil {
+	add := func() error { return w.follower().AddMember(ctxFor(t), 0, "d") }
+	if err := w.settle("a member to be added", add); err != nil {
 		t.Fatal(err)
 	}
 	w.mu.Lock()
@@ -52,11 +53,13 @@ func TestMembersWhileRunning(t *testing.T) {
 	if got := w.voters(); !slices.Equal(got, []string{"a", "b", "c", "d"}) {
 		t.Fatalf("voters %v", got)
 	}
-	if err := w.follower().AddMember(ctxFor(t), 0, "d"); err != nil {
+	if err := w.settle("it to be added again", add); err != nil {
 		t.Fatalf("added a second time: %v", err)
 	}
 	lead := w.leader()
-	if err := lead.RemoveMember(ctxFor(t), 0, lead.name); err != nil && !problem.Is(err, problem.Unknown) {
+	if err := w.settle("the leader to leave", func() error {
+		return w.node(w.besides(lead)[0]).RemoveMember(ctxFor(t), 0, lead.name)
+	}); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "another leader", func() bool { return w.leader() != lead })
@@ -157,7 +160,9 @@ func TestLostCarrier(t *testing.T) {
 	if own == old || own.Incarnation <= old.Incarnation {
 		t.Fatalf("origin %s after %s", own, old)
 	}
-	until(t, "the old facts", func() bool { return w.leader().Ingest(ctxFor(t), 0, blocks) == nil })
+	if err := w.ingest(blocks); err != nil {
+		t.Fatal(err)
+	}
 	w.equal()
 	if got := w.leader().Marks(0)[old]; got != mark {
 		t.Fatalf("old origin at %v, want %v", got, mark)
@@ -199,7 +204,7 @@ func TestRestoredFromBackup(t *testing.T) {
 		now, _ := w.leader().Own(0)
 		return now != old
 	})
-	if err := w.leader().Ingest(ctxFor(t), 0, blocks); err != nil {
+	if err := w.ingest(blocks); err != nil {
 		t.Fatal(err)
 	}
 	r := w.leader().put(t, toyCommand(77, "z"))
@@ -252,7 +257,7 @@ func TestRandomFaults(t *testing.T) {
 					pause(ctx, time.Duration(rng.IntN(900))*time.Millisecond)
 					w.heal()
 				case 3:
-					_ = leaderRaft(n).Snapshot().Error()
+					_ = raftOf(n).Snapshot().Error()
 				}
 				w.leader()
 				until(t, "writes", func() bool { return len(a.copy()) > before+20 })

@@ -28,7 +28,12 @@ func TestProposeAnywhere(t *testing.T) {
 		if r.Level != machine.Committed || r.First != uint64(total+1) || r.Last != uint64(total+2) || r.Replayed {
 			t.Fatalf("receipt %+v after %d facts", r, total)
 		}
-		o, _ := n.Own(0)
+		var o fact.Origin
+		until(t, "the origin to be known everywhere", func() bool {
+			var ok bool
+			o, ok = n.Own(0)
+			return ok
+		})
 		if r.Origin != o.String() || o.Carrier != "unicom" || o.Subsystem != "toy" {
 			t.Fatalf("origin %q, own %q", r.Origin, o)
 		}
@@ -72,6 +77,7 @@ func TestNoMajority(t *testing.T) {
 	w := three(t, nil)
 	lead := w.leader()
 	lead.put(t, toyCommand(1, "x"))
+	w.equal()
 	for _, n := range w.up() {
 		if n != lead {
 			n.shut()
@@ -97,11 +103,16 @@ func TestIdempotencyKeys(t *testing.T) {
 	t.Parallel()
 	w := three(t, nil)
 	key, body := [16]byte{1}, [16]byte{2}
-	p := machine.Proposal{Key: key, Body: body, Commands: [][]byte{toyCommand(1, "x"), toyCommand(2, "!")}}
-	first, err := w.up()[0].Propose(ctxFor(t), 0, p)
-	if err != nil || first.Replayed {
-		t.Fatalf("%+v, %v", first, err)
-	}
+	p := machine.Proposal{Body: body, Commands: [][]byte{toyCommand(1, "x"), toyCommand(2, "!")}}
+	var first machine.Receipt
+	until(t, "a key's first receipt", func() bool { // an election may lose it, and it comes as a repeat
+		var err error
+		p.Key = newKey()
+		if first, err = w.up()[0].Propose(ctxFor(t), 0, p); err != nil {
+			t.Fatal(err)
+		}
+		return !first.Replayed
+	})
 	again := func() {
 		t.Helper()
 		for _, n := range w.up() {
@@ -222,24 +233,23 @@ func TestIngestAndReplicated(t *testing.T) {
 	if err != nil || len(blocks) != 5 {
 		t.Fatalf("%d blocks, %v", len(blocks), err)
 	}
-	lead := home.leader()
-	if err := lead.Ingest(ctxFor(t), 0, blocks[1:]); !errors.Is(err, fact.ErrGap) {
+	if err := home.ingest(blocks[1:]); !errors.Is(err, fact.ErrGap) {
 		t.Fatalf("a gap: %v", err)
 	}
-	if err := lead.Ingest(ctxFor(t), 0, blocks[:3]); err != nil {
+	if err := home.ingest(blocks[:3]); err != nil {
 		t.Fatal(err)
 	}
-	if err := lead.Ingest(ctxFor(t), 0, blocks); err != nil {
+	if err := home.ingest(blocks); err != nil {
 		t.Fatalf("with repeats: %v", err)
 	}
 	forged := blocks[4]
 	forged.Body = append([]byte(nil), forged.Body...)
 	forged.Body[len(forged.Body)-1] ^= 1
-	if err := lead.Ingest(ctxFor(t), 0, []fact.Block{forged}); !errors.Is(err, fact.ErrDivergent) {
+	if err := home.ingest([]fact.Block{forged}); !errors.Is(err, fact.ErrDivergent) {
 		t.Fatalf("a contradiction: %v", err)
 	}
-	own, _ := lead.Own(0)
-	if err := lead.Ingest(ctxFor(t), 0, []fact.Block{{Origin: own, First: 1, Count: 1, Body: []byte{0}}}); err == nil {
+	own, _ := home.leader().Own(0)
+	if err := home.ingest([]fact.Block{{Origin: own, First: 1, Count: 1, Body: []byte{0}}}); err == nil {
 		t.Fatal("a block of our own living origin was taken in")
 	}
 	if err := home.follower().Ingest(ctxFor(t), 0, blocks); err != nil && !problem.Is(err, problem.Unavailable) {
@@ -261,7 +271,11 @@ func TestIngestAndReplicated(t *testing.T) {
 	for _, n := range home.up() {
 		wg.Go(func() { done <- n.Await(ctxFor(t), r, machine.Replicated) })
 	}
-	lead.PeerMark(0, map[fact.Origin]fact.Mark{own: lead.Marks(0)[own]})
+	until(t, "every replica to hear of it", func() bool { // from whoever leads by then
+		lead := home.leader()
+		lead.PeerMark(0, map[fact.Origin]fact.Mark{own: lead.Marks(0)[own]})
+		return len(done) == 3
+	})
 	wg.Wait()
 	for range 3 {
 		if got := <-done; got != machine.Replicated {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"qianma/cluster/machine"
 	"qianma/cluster/problem"
@@ -33,12 +32,17 @@ func (c thenCrowded) Call(ctx context.Context, to, method string, req []byte) ([
 func TestOnceLostNeverUndone(t *testing.T) {
 	var tries atomic.Int64
 	w := three(t, func(c *Config) { c.Calls = thenCrowded{c.Calls, &tries} })
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	_, err := w.follower().Propose(ctx, 0, machine.Proposal{Key: [16]byte{1}, Commands: [][]byte{toyCommand(1, "x")}})
-	if !problem.Is(err, problem.Unknown) || tries.Load() < 2 {
-		t.Errorf("after %d tries: %v, want that the outcome is unknown", tries.Load(), err)
-	}
+	until(t, "a follower to be asked", func() bool { // and to stay one
+		tries.Store(0)
+		_, err := w.follower().Propose(ctxFor(t), 0, machine.Proposal{Key: newKey(), Commands: [][]byte{toyCommand(1, "x")}})
+		if err == nil {
+			return false // it has come to lead, and needed nobody
+		}
+		if !problem.Is(err, problem.Unknown) || tries.Load() < 2 {
+			t.Errorf("after %d tries: %v, want that the outcome is unknown", tries.Load(), err)
+		}
+		return true
+	})
 }
 
 // Goal: the same at a leader that lost its lead with the write under way, and

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -211,13 +212,31 @@ func (s *Store) Faults() []error {
 // Eventually waits until cond holds and fails the test if it never does.
 func Eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	for !cond() {
 		if time.Now().After(deadline) {
 			t.Fatalf("never happened: %s", what)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+// Dir is a directory for a server whose last file may appear after it has
+// stopped: it is removed until it is gone.
+func Dir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "feedtest-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { Remove(t, dir) })
+	return dir
+}
+
+// Remove removes what a stopped server has left.
+func Remove(t testing.TB, dir string) {
+	t.Helper()
+	Eventually(t, dir+" is removed", func() bool { return os.RemoveAll(dir) == nil })
 }
 
 // Level waits until sink holds exactly what source holds, and fails the test

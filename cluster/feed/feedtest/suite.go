@@ -47,7 +47,7 @@ func RunBroker(t *testing.T, open func(t *testing.T) Harness) {
 }
 
 func bounded(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -61,14 +61,16 @@ type ear struct {
 func listen(t *testing.T, h Harness, o fact.Origin) (*ear, func()) {
 	t.Helper()
 	e := new(ear)
-	stop, err := h.Follower.Subscribe(bounded(t), o.Carrier, o.Subsystem, int(o.Shard), func(blocks []fact.Block) {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.blocks = append(e.blocks, blocks...)
+	var stop func()
+	Eventually(t, "subscribed", func() (ok bool) {
+		var err error
+		stop, err = h.Follower.Subscribe(bounded(t), o.Carrier, o.Subsystem, int(o.Shard), func(blocks []fact.Block) {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.blocks = append(e.blocks, blocks...)
+		})
+		return err == nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(stop)
 	return e, stop
 }
@@ -96,10 +98,15 @@ func (e *ear) len() int {
 func publish(t *testing.T, h Harness, blocks ...fact.Block) {
 	t.Helper()
 	for _, b := range blocks {
-		if err := h.Publisher.Publish(bounded(t), []fact.Block{b}); err != nil {
-			t.Fatal(err)
-		}
+		together(t, h, b)
 	}
+}
+
+// together publishes blocks in one call, and repeats it: a broker owes no more
+// than an honest try.
+func together(t *testing.T, h Harness, blocks ...fact.Block) {
+	t.Helper()
+	Eventually(t, "published", func() bool { return h.Publisher.Publish(bounded(t), blocks) == nil })
 }
 
 func grow(o fact.Origin, n int) (blocks []fact.Block, m fact.Mark) {
@@ -115,9 +122,7 @@ func carriesInOrder(t *testing.T, h Harness) {
 	e, _ := listen(t, h, o)
 	blocks, want := grow(o, 50)
 	publish(t, h, blocks[:10]...)
-	if err := h.Publisher.Publish(bounded(t), blocks[10:]); err != nil {
-		t.Fatal(err)
-	}
+	together(t, h, blocks[10:]...)
 	Eventually(t, "all blocks heard in order", func() bool { return e.reach(o) == want })
 }
 
@@ -154,11 +159,12 @@ func littleBeforeNow(t *testing.T, h Harness) {
 
 func remembersLast(t *testing.T, h Harness) {
 	old, o := Origin(h.Carrier, 0, 7), Origin(h.Carrier, 0, 8)
-	last := func(o fact.Origin) uint64 {
-		n, err := h.Publisher.Last(bounded(t), o)
-		if err != nil {
-			t.Fatal(err)
-		}
+	last := func(o fact.Origin) (n uint64) {
+		Eventually(t, "an answer", func() bool {
+			var err error
+			n, err = h.Publisher.Last(bounded(t), o)
+			return err == nil
+		})
 		return n
 	}
 	if n := last(old); n != 0 {
@@ -180,9 +186,7 @@ func takesRepeats(t *testing.T, h Harness) {
 	blocks, want := grow(o, 6)
 	publish(t, h, blocks[:4]...)
 	publish(t, h, blocks[2:]...)
-	if err := h.Publisher.Publish(bounded(t), blocks); err != nil {
-		t.Fatal(err)
-	}
+	together(t, h, blocks...)
 	Eventually(t, "repeats do not hide what is new", func() bool { return e.reach(o) == want })
 }
 
@@ -228,7 +232,7 @@ func comesBack(t *testing.T, h Harness) {
 	}
 	h.Start()
 	Eventually(t, "published after the return", func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		return h.Publisher.Publish(ctx, blocks[5:]) == nil
 	})
@@ -247,7 +251,7 @@ func carriesOnWiped(t *testing.T, h Harness) {
 	h.Wipe()
 	// Repeating is the publisher's job: what the dying store took is lost.
 	Eventually(t, "an old subscription hears on", func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		_ = h.Publisher.Publish(ctx, blocks[5:])
 		return e.reach(o) == want
