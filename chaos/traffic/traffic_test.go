@@ -11,15 +11,14 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"qianma/chaos/model"
+	"qianma/cluster/leaktest"
 	"qianma/cluster/topology"
 	"qianma/loadtest"
 	"qianma/loadtest/drive"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // alone is one probe against one handler that plays every node.
 func alone(t *testing.T, h http.HandlerFunc) *probe {

@@ -16,8 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"qianma/cluster/leaktest"
 	"qianma/cluster/topology"
 	"qianma/services/qianma/internal/control"
 	"qianma/services/qianma/internal/fake"
@@ -36,7 +35,7 @@ func TestMain(m *testing.M) {
 	fake.Main()
 	fake.Own()
 	os.Setenv("GORACE", "atexit_sleep_ms=0") // a fake daemon that leaves does so at once
-	goleak.VerifyTestMain(m)
+	leaktest.Main(m)
 }
 
 // town is a data directory, a bin of fake daemons, and the command over them.

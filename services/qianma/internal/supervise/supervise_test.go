@@ -16,8 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"qianma/cluster/leaktest"
 	"qianma/cluster/problem"
 	"qianma/cluster/topology/topologytest"
 	"qianma/services/qianma/internal/control"
@@ -28,7 +27,7 @@ func TestMain(m *testing.M) {
 	fake.Main()
 	fake.Own()
 	os.Setenv("GORACE", "atexit_sleep_ms=0") // a fake daemon that leaves does so at once
-	goleak.VerifyTestMain(m)
+	leaktest.Main(m)
 }
 
 // brisk are waits for tests: short, but every outcome is waited for as a fact.
