@@ -68,21 +68,21 @@ check: ## gofmt, vet, staticcheck
 .PHONY: unit
 unit: ## unit tests, and the test of the arrows between folders
 	@echo '== unit tests'; go build ./...
-	go test -p 2 $(TESTFLAGS) -timeout 8m $(ELECTIONS)
-	go test -p 3 $(TESTFLAGS) -timeout 8m ./services/qianma ./...
+	go test -p 2 $(TESTFLAGS) -timeout 20m $(ELECTIONS)
+	go test -p 3 $(TESTFLAGS) -timeout 20m ./services/qianma ./...
 
 .PHONY: race
 race: ## the packages that share state, under the race detector
 	@if command -v $${CC:-gcc} >/dev/null; then echo '== race'; export CGO_ENABLED=1; \
 	    go build -race $(RACE) && \
-	    go test -race -short -p 2 $(TESTFLAGS) -timeout 10m $(or $(filter $(ELECTIONS),$(RACE)),$(ELECTIONS)) && \
-	    go test -race -short -p 3 $(TESTFLAGS) -timeout 10m $(RACE); \
+	    go test -race -short -p 2 $(TESTFLAGS) -timeout 20m $(or $(filter $(ELECTIONS),$(RACE)),$(ELECTIONS)) && \
+	    go test -race -short -p 3 $(TESTFLAGS) -timeout 20m $(RACE); \
 	  elif [ -n "$$CI" ]; then echo 'race: no C compiler; under CI that is a failure'; exit 1; \
 	  else echo 'race: skipped, because the race detector needs a C compiler and there is none'; fi
 
 .PHONY: system
 system: build ## real processes, both carriers: kills, losses, cuts
-	@echo '== system tests'; QIANMA_BIN=$(CURDIR)/bin go test -tags system -count 1 -timeout 12m ./services/systemtest/...
+	@echo '== system tests'; QIANMA_BIN=$(CURDIR)/bin go test -tags system -count 1 -timeout 30m ./services/systemtest/...
 
 .PHONY: drill-ci
 drill-ci: build ## the short suite of drills on a province of its own

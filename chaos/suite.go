@@ -13,6 +13,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"qianma/chaos/agent"
 	"qianma/chaos/drill"
 	"qianma/chaos/fault"
 	"qianma/chaos/report"
@@ -124,11 +125,10 @@ func (c *Suite) part(ctx context.Context, k *kong.Context, links string, part []
 	}
 	defer down()
 	for _, d := range part {
-		rep, err := rehearse(ctx, d, data, c.Seed, filepath.Join(c.Report, d.Name), says(k.Stderr, true))
+		rep, err := c.rehearse(ctx, k, d, data)
 		if err != nil {
 			return worst, err
 		}
-		summary(k.Stdout, rep)
 		v := judged(d, rep)
 		if v.Code() > worst.Code() {
 			worst = v
@@ -138,6 +138,33 @@ func (c *Suite) part(ctx context.Context, k *kong.Context, links string, part []
 		}
 	}
 	return worst, nil
+}
+
+// tries is how often a drill of a suite is begun at most.
+const tries = 2
+
+// rehearse runs a drill and prints what came of it. One that came to no verdict,
+// because a machine that is busy with other things was not ready for it in time,
+// is run once more; what was judged stands.
+func (c *Suite) rehearse(ctx context.Context, k *kong.Context, d *drill.Drill, data string) (*report.Report, error) {
+	for try := 1; ; try++ {
+		rep, err := rehearse(ctx, d, data, c.Seed, filepath.Join(c.Report, d.Name), says(k.Stderr, true))
+		if err != nil {
+			return nil, err
+		}
+		summary(k.Stdout, rep)
+		if try == tries || ctx.Err() != nil || !inVain(rep, agent.At(data)) {
+			return rep, nil
+		}
+		fmt.Fprintln(k.Stdout, "  it came to no verdict: once more")
+	}
+}
+
+// inVain reports whether a drill came to no verdict although nobody ended it.
+func inVain(r *report.Report, home agent.Home) bool {
+	_, err := os.Stat(home.Abort())
+	told := err == nil || home.Engaged()
+	return !told && (r.Verdict == report.Refused || r.Verdict == report.Aborted)
 }
 
 // judged turns a canary around: one that holds proves that nobody looks, and
@@ -194,8 +221,12 @@ func (c *Suite) drills() ([]*drill.Drill, error) {
 	return out, nil
 }
 
-// downMax bounds taking the suite's own province down.
-const downMax = time.Minute
+// upMax and downMax bound bringing the suite's own province up, and taking it
+// down.
+const (
+	upMax   = 5 * time.Minute
+	downMax = 3 * time.Minute
+)
 
 // province is the one that is named, or one of the suite's own.
 func (c *Suite) province(ctx context.Context, k *kong.Context, links string) (data string, down func(), err error) {
@@ -220,7 +251,7 @@ func (c *Suite) province(ctx context.Context, k *kong.Context, links string) (da
 			_ = os.RemoveAll(dir)
 		}
 	}
-	cmd := exec.CommandContext(ctx, self, "up", "--detach", "--links", links, "--data", data)
+	cmd := exec.CommandContext(ctx, self, "up", "--detach", "--wait", upMax.String(), "--links", links, "--data", data)
 	cmd.Stdout, cmd.Stderr = k.Stderr, k.Stderr
 	if err := cmd.Run(); err != nil {
 		down()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"qianma/chaos/agent"
 	"qianma/chaos/check"
 	"qianma/chaos/drill"
 	"qianma/chaos/fault"
@@ -81,6 +82,37 @@ func TestWhatCannotBeRunIsSaid(t *testing.T) {
 		}
 		if (err != nil) != whole {
 			t.Errorf("whole %v: %v", whole, err)
+		}
+	}
+}
+
+// TestOnlyWhatWasNotJudgedIsRunAgain: neither a verdict nor the end of a drill
+// that somebody asked for is answered with another try.
+func TestOnlyWhatWasNotJudgedIsRunAgain(t *testing.T) {
+	home := agent.At(t.TempDir())
+	if err := home.Make(); err != nil {
+		t.Fatal(err)
+	}
+	vain := func() (out []report.Verdict) {
+		for _, v := range []report.Verdict{report.Held, report.Missed, report.Broken, report.Refused, report.Aborted, report.Stuck} {
+			if inVain(&report.Report{Verdict: v}, home) {
+				out = append(out, v)
+			}
+		}
+		return out
+	}
+	if got := vain(); !slices.Equal(got, []report.Verdict{report.Refused, report.Aborted}) {
+		t.Errorf("run again: %v", got)
+	}
+	for _, file := range []string{home.Abort(), home.Lever()} {
+		if err := os.WriteFile(file, []byte("ops"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := vain(); len(got) > 0 {
+			t.Errorf("run again although somebody left %s: %v", file, got)
+		}
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

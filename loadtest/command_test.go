@@ -14,8 +14,8 @@ import (
 	"testing"
 
 	"github.com/alecthomas/kong"
-	"go.uber.org/goleak"
 
+	"qianma/cluster/leaktest"
 	"qianma/loadtest/internal/fake"
 	"qianma/loadtest/report"
 )
@@ -23,7 +23,7 @@ import (
 // A generator that the command starts is this binary again.
 func TestMain(m *testing.M) {
 	if len(os.Args) < 2 || os.Args[1] != "load" {
-		goleak.VerifyTestMain(m)
+		leaktest.Main(m)
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)

@@ -8,20 +8,19 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"qianma/cluster/identity"
+	"qianma/cluster/leaktest"
 	"qianma/cluster/machine"
 	"qianma/cluster/node"
 	"qianma/cluster/topology"
+	"qianma/cluster/topology/topologytest"
 	middlestore "qianma/middle-store"
 	"qianma/middle-store/middlestorepb"
 	"qianma/nucleic/nucleicpb"
@@ -57,7 +56,7 @@ type province struct {
 
 func newProvince(t *testing.T) *province {
 	t.Helper()
-	t.Cleanup(func() { goleak.VerifyNone(t) })
+	t.Cleanup(func() { leaktest.None(t) })
 	p := &province{t: t, dir: t.TempDir(), nodes: map[string]*node.Node{}, stores: map[string]*middlestore.Service{}, client: &http.Client{Transport: &http.Transport{}}}
 	p.top = &topology.Topology{Province: "test", Carriers: []string{"unicom", "mobile"}}
 	for _, c := range p.top.Carriers {
@@ -122,7 +121,7 @@ var everyNode = []string{"unicom-nucleic-1", "unicom-vaccine-1", "mobile-nucleic
 func (p *province) commit(name string, facts ...[]byte) {
 	p.t.Helper()
 	p.until(name+" commits", func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		_, err := p.nodes[name].Replica.Propose(ctx, 0, machine.Proposal{Commands: facts})
 		return err == nil
@@ -131,7 +130,7 @@ func (p *province) commit(name string, facts ...[]byte) {
 
 func (p *province) until(what string, ok func() bool) {
 	p.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); {
+	for deadline := time.Now().Add(2 * time.Minute); !ok(); {
 		if time.Now().After(deadline) {
 			for name := range p.stores {
 				_, raw := p.get(name, "/v1/status")
@@ -158,11 +157,19 @@ func (p *province) get(name, path string) (int, []byte) {
 type answer struct {
 	Status    string
 	Doses     int
-	Freshness []struct {
-		Carrier, Subsystem string
-		AsOf               time.Time `json:"as_of"`
-		Behind             uint64
-	}
+	Freshness []age
+}
+
+// age is how old what a store holds of a group is.
+type age struct {
+	Carrier, Subsystem string
+	AsOf               time.Time `json:"as_of"`
+	Behind             uint64
+}
+
+// heard reports whether it says of what a group holds how old it is.
+func (a answer) heard(carrier, subsystem string) bool {
+	return slices.ContainsFunc(a.Freshness, func(f age) bool { return f.Carrier == carrier && f.Subsystem == subsystem && !f.AsOf.IsZero() })
 }
 
 func (p *province) ask(name string, who byte) (out answer) {
@@ -190,6 +197,13 @@ func (p *province) marks(name string) string {
 	var got node.MarksAnswer
 	must(p.t, json.Unmarshal(raw, &got))
 	return fmt.Sprint(got.Origins)
+}
+
+// level waits until two stores hold the same: a commit that was tried again may
+// have become two facts, of which the second comes later.
+func (p *province) level(a, b string) {
+	p.t.Helper()
+	p.until(a+" and "+b+" hold the same", func() bool { return p.marks(a) == p.marks(b) })
 }
 
 func person(n byte) middlestorepb.PersonID { return middlestorepb.PersonID{n, 1} }
@@ -229,19 +243,15 @@ func TestFactsOfBothCarriersMeet(t *testing.T) {
 		p.until(name+" knows how old all of it is", func() bool {
 			young := 0
 			for _, f := range p.ask(name, 1).Freshness {
-				if time.Since(f.AsOf) < 5*time.Second && f.Behind == 0 {
+				if time.Since(f.AsOf) < time.Minute && f.Behind == 0 {
 					young++
 				}
 			}
 			return young == 4
 		})
-		if code, raw := p.get(name, "/readyz?verbose"); code != http.StatusOK {
-			t.Fatalf("%s is not ready: %s", name, raw)
-		}
+		p.until(name+" is ready", func() bool { code, _ := p.get(name, "/readyz?verbose"); return code == http.StatusOK })
 	}
-	if a, b := p.marks("unicom-middlestore-1"), p.marks("mobile-middlestore-1"); a != b {
-		t.Fatalf("marks differ:\n%s\n%s", a, b)
-	}
+	p.level("unicom-middlestore-1", "mobile-middlestore-1")
 	for _, name := range everyNode {
 		p.closeNode(name)
 	}
@@ -250,7 +260,7 @@ func TestFactsOfBothCarriersMeet(t *testing.T) {
 	p.until("a store restarted alone answers", func() bool { return p.ask("unicom-middlestore-1", 1).Status == "negative" })
 	before := p.ask("unicom-middlestore-1", 1)
 	for _, f := range before.Freshness {
-		if f.Carrier == "unicom" && f.Subsystem == "nucleic" && (f.AsOf.IsZero() || time.Since(f.AsOf) > time.Minute) {
+		if f.Carrier == "unicom" && f.Subsystem == "nucleic" && (f.AsOf.IsZero() || time.Since(f.AsOf) > time.Hour) {
 			t.Fatalf("the age of what it holds is lost: %+v", f)
 		}
 		if f.Carrier == "unicom" && f.Subsystem == "vaccine" && !f.AsOf.IsZero() {
@@ -274,13 +284,11 @@ func TestEmptyReplicaCopiesAPeer(t *testing.T) {
 	p.openStores("unicom-middlestore-1", "unicom-middlestore-2")
 	for _, name := range []string{"unicom-middlestore-1", "unicom-middlestore-2"} {
 		p.until(name+" answers from the copy", func() bool { return p.ask(name, 1).Status == "negative" })
-		if a, b := p.marks(name), p.marks("mobile-middlestore-1"); a != b {
-			t.Fatalf("marks differ:\n%s\n%s", a, b)
-		}
+		p.level(name, "mobile-middlestore-1")
 	}
 }
 
-// TestEmptyReplicaReplays has no peer to copy, and a carrier that is away.
+// TestEmptyReplicaReplays has no peer to copy.
 func TestEmptyReplicaReplays(t *testing.T) {
 	p := newProvince(t)
 	p.openNodes(everyNode...)
@@ -288,10 +296,21 @@ func TestEmptyReplicaReplays(t *testing.T) {
 		p.commit("unicom-nucleic-1", registered(i, "T1"), registered(i, "T2"))
 	}
 	p.commit("mobile-nucleic-1", negative("T1"))
-	p.openStores("mobile-middlestore-2")
-	p.until("it answers", func() bool { return p.ask("mobile-middlestore-2", 7).Status != "" })
-	if got := p.ask("mobile-middlestore-2", 7); got.Status != "negative" {
-		t.Fatalf("it answered before it held everything: %+v", got)
+	const name = "mobile-middlestore-2"
+	for {
+		p.openStores(name)
+		var got answer
+		p.until("it answers", func() bool { got = p.ask(name, 7); return got.Status != "" })
+		if got.Status == "negative" {
+			return
+		}
+		if got.heard("mobile", "nucleic") {
+			t.Fatalf("it answered before it held everything: %+v", got)
+		}
+		// A carrier that says nothing for long is not waited for, and a machine
+		// that is busy enough has let that happen: once more, from nothing.
+		p.closeStore(name)
+		must(t, os.RemoveAll(filepath.Join(p.dir, name)))
 	}
 }
 
@@ -312,19 +331,11 @@ func TestDisksLostAndReturned(t *testing.T) {
 	})
 }
 
-// free is an address nobody listens at. It is below the range that the kernel
-// hands to outgoing connections, so that none takes it in between.
+// free is an address below the ports that outgoing connections take, so that
+// what runs beside the test does not take it first.
 func free(t *testing.T) string {
 	t.Helper()
-	for range 100 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000))
-		if l, err := net.Listen("tcp", addr); err == nil {
-			must(t, l.Close())
-			return addr
-		}
-	}
-	t.Fatal("no address is free")
-	return ""
+	return topologytest.Addrs(t, 1)[0]
 }
 
 func must(t *testing.T, err error) {

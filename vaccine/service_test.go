@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,13 +14,16 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"qianma/cluster/identity"
+	"qianma/cluster/leaktest"
 	"qianma/cluster/node"
 	"qianma/cluster/topology"
+	"qianma/cluster/topology/topologytest"
 	"qianma/vaccine"
 )
+
+// patience is how long what must come may take. It costs nothing where it comes.
+const patience = 2 * time.Minute
 
 // province is the subsystem at two carriers in one process, over real TCP,
 // raft and files; there is no broker, so facts are pulled.
@@ -35,8 +36,8 @@ type province struct {
 
 func newProvince(t *testing.T, shards int) *province {
 	t.Helper()
-	t.Cleanup(func() { goleak.VerifyNone(t) })
-	p := &province{t: t, services: map[string]*vaccine.Service{}, client: &http.Client{Timeout: 40 * time.Second, Transport: &http.Transport{}}}
+	t.Cleanup(func() { leaktest.None(t) })
+	p := &province{t: t, services: map[string]*vaccine.Service{}, client: &http.Client{Timeout: patience, Transport: &http.Transport{}}}
 	p.top = &topology.Topology{Province: "test", Carriers: []string{"unicom", "mobile"}, Shards: map[string]int{"vaccine": shards}}
 	for carrier, nodes := range map[string]int{"unicom": 3, "mobile": 1} {
 		for i := 1; i <= nodes; i++ {
@@ -67,12 +68,16 @@ func newProvince(t *testing.T, shards int) *province {
 	return p
 }
 
+// notYet tells an answer that will be another one in a moment, from a group that
+// has no leader yet or a process that has too little of a busy machine.
+func notYet(status int) bool { return status >= 500 || status == http.StatusTooManyRequests }
+
 // ask sends a request until it is answered by something other than "not yet":
 // a group that has just been born has no leader for a moment.
 func (p *province) ask(process, method, path, body string) (int, string) {
 	p.t.Helper()
 	proc, _ := p.top.Find(process)
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		r, err := http.NewRequest(method, "http://"+proc.HTTP+path, strings.NewReader(body))
 		must(p.t, err)
 		r.Header.Set("Content-Type", "application/json")
@@ -81,10 +86,22 @@ func (p *province) ask(process, method, path, body string) (int, string) {
 		must(p.t, err)
 		raw, err := io.ReadAll(answer.Body)
 		must(p.t, errors.Join(err, answer.Body.Close()))
-		if answer.StatusCode < 500 || time.Now().After(deadline) {
+		if !notYet(answer.StatusCode) || time.Now().After(deadline) {
 			return answer.StatusCode, string(raw)
 		}
 		<-time.After(50 * time.Millisecond)
+	}
+}
+
+// replicate writes, and asks again under the same key, until the other carrier
+// has it too.
+func (p *province) replicate(process, path, body string) (status int, raw string) {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		status, raw = p.ask(process, "POST", path+"?ack=replicated&wait=30s", body)
+		if !strings.Contains(raw, `"level":"committed"`) || time.Now().After(deadline) {
+			return status, raw
+		}
 	}
 }
 
@@ -92,7 +109,7 @@ func (p *province) ask(process, method, path, body string) (int, string) {
 // just started says so until it has heard what the other carrier holds.
 func (p *province) fresh(process, path string) (status int, raw string) {
 	p.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		status, raw = p.ask(process, "GET", path, "")
 		if strings.Contains(raw, `"stale":false`) || time.Now().After(deadline) {
 			return status, raw
@@ -109,7 +126,7 @@ func TestDosesThroughBothCarriers(t *testing.T) {
 		return fmt.Sprintf(`{"document":{"kind":"passport","number":"P0000001","country":"GBR"},"product":"BBIBP-CorV","batch":"202108B2715","dose":1,"site":"GY-1","day":%q}`, day)
 	}
 	for process, day := range map[string]string{"unicom-vaccine-2": "2022-01-05", "mobile-vaccine-1": "2022-01-06"} {
-		status, raw := p.ask(process, "POST", "/v1/doses?ack=replicated&wait=30s", dose(day))
+		status, raw := p.replicate(process, "/v1/doses", dose(day))
 		if !strings.Contains(raw, `"level":"replicated"`) || status != http.StatusOK && status != http.StatusConflict {
 			t.Fatalf("%s: %d %s", process, status, raw)
 		}
@@ -149,19 +166,11 @@ func TestOpenNeedsTheProvincesSecret(t *testing.T) {
 	}
 }
 
-// free is an address nobody listens at. It is below the range that the kernel
-// hands to outgoing connections, so that none takes it in between.
+// free is an address below the ports that outgoing connections take, so that
+// what runs beside the test does not take it first.
 func free(t *testing.T) string {
 	t.Helper()
-	for range 100 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000))
-		if l, err := net.Listen("tcp", addr); err == nil {
-			must(t, l.Close())
-			return addr
-		}
-	}
-	t.Fatal("no address is free")
-	return ""
+	return topologytest.Addrs(t, 1)[0]
 }
 
 func must(t *testing.T, err error) {

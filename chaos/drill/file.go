@@ -79,7 +79,7 @@ func Parse(raw []byte) (*Drill, error) {
 	dec := yaml.NewDecoder(io.LimitReader(bytes.NewReader(raw), fileMax))
 	dec.KnownFields(true)
 	d := &Drill{
-		Steady: fault.Duration(5 * time.Second), After: fault.Duration(8 * time.Second), Quiet: fault.Duration(time.Minute),
+		Steady: fault.Duration(5 * time.Second), After: fault.Duration(8 * time.Second), Quiet: fault.Duration(3 * time.Minute),
 		Limits: Limits{Processes: 1, Quorum: "keep"}, Traffic: traffic.Shape{Tests: 60, Displays: 120},
 		Owes: model.Committed,
 	}

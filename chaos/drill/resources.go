@@ -19,7 +19,7 @@ const (
 )
 
 // calmMax is how long after the quiet period a process may take to let go.
-const calmMax = 15 * time.Second
+const calmMax = time.Minute
 
 // resources holds memory and goroutines after the quiet period to those before.
 func (r *run) resources(ctx context.Context) check.Finding {

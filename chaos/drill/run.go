@@ -31,9 +31,9 @@ type Options struct {
 
 // Bounds of what surrounds a drill.
 const (
-	steadyMax   = 45 * time.Second // for the province to be well before
-	settleLost  = 15 * time.Second // for what is missing to turn up
-	electionMax = 20 * time.Second // for a step's target to have a leader
+	steadyMax   = 3 * time.Minute // for the province to be well before
+	settleLost  = time.Minute     // for what is missing to turn up
+	electionMax = time.Minute     // for a step's target to have a leader
 )
 
 // Run runs a drill and reports. The error, when there is no report, is why it

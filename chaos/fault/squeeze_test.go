@@ -27,7 +27,7 @@ func TestASqueezeIsSeenAndUndone(t *testing.T) {
 	}
 	p, w := open(t)
 	ctx := t.Context()
-	victim := exec.Command("sleep", "60")
+	victim := exec.Command("sleep", "300")
 	if err := victim.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -41,6 +41,7 @@ type Probes struct {
 const (
 	tryMax   = 5 * time.Second  // one request
 	patience = 20 * time.Second // one operation, with all its tries
+	finalMax = 2 * time.Minute  // the last read of a tube: a machine that is slow to answer has lost nothing
 	pace     = 150 * time.Millisecond
 	tubeSize = 10
 )
@@ -315,8 +316,10 @@ func (p *Probes) Final(ctx context.Context) error {
 	c := &probe{Probes: p, id: 0, rand: rand.New(rand.NewPCG(p.seed, 0))}
 	for _, tube := range p.used {
 		for _, carrier := range p.topo.Carriers {
-			if c.read(carrier, tube, true) != model.OK {
-				return fmt.Errorf("tube %s could not be read at %s after the quiet period", tube, carrier)
+			for until := p.h.Now() + finalMax; c.read(carrier, tube, true) != model.OK; {
+				if ctx.Err() != nil || p.h.Now() > until {
+					return fmt.Errorf("tube %s could not be read at %s after the quiet period", tube, carrier)
+				}
 			}
 		}
 	}

@@ -11,15 +11,14 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"qianma/chaos/model"
+	"qianma/cluster/leaktest"
 	"qianma/cluster/topology"
 	"qianma/loadtest"
 	"qianma/loadtest/drive"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // alone is one probe against one handler that plays every node.
 func alone(t *testing.T, h http.HandlerFunc) *probe {
@@ -30,7 +29,7 @@ func alone(t *testing.T, h http.HandlerFunc) *probe {
 	for _, sub := range []string{"nucleic", "display"} {
 		topo.Processes = append(topo.Processes, topology.Process{Name: "unicom-" + sub + "-1", Carrier: "unicom", Subsystem: sub, HTTP: strings.TrimPrefix(s.URL, "http://")})
 	}
-	p := &Probes{h: model.NewHistory(), topo: topo, seed: 1, begins: time.Now(), http: &http.Client{Timeout: tryMax}}
+	p := &Probes{h: model.NewHistory(), topo: topo, seed: 1, begins: time.Now(), http: &http.Client{}}
 	p.ctx = t.Context()
 	t.Cleanup(p.http.CloseIdleConnections)
 	return &probe{Probes: p, id: 1, carrier: "unicom", rand: rand.New(rand.NewPCG(1, 1))}
@@ -165,20 +164,20 @@ func TestOnlyWhatWasAcknowledgedIsOwed(t *testing.T) {
 			w.WriteHeader(http.StatusUnprocessableEntity)
 		}
 	})
-	short := func() error {
+	final := func(within time.Duration) error {
 		c.stop = func() {}
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), within)
 		defer cancel()
 		defer func() { c.ctx = t.Context() }()
 		return c.Final(ctx)
 	}
 	c.write(new(table))
-	if err := short(); err != nil {
+	if err := final(time.Minute); err != nil {
 		t.Errorf("a tube that nobody acknowledged is owed: %v", err)
 	}
 	taken = true
 	c.write(new(table))
-	if err := short(); err == nil {
+	if err := final(200 * time.Millisecond); err == nil {
 		t.Error("a tube that was acknowledged and is not there passes")
 	}
 }

@@ -14,7 +14,7 @@ import (
 // bodyMax bounds a request and an answer; askMax the wait for one.
 const (
 	bodyMax = 64 << 10
-	askMax  = 3 * time.Second
+	askMax  = 20 * time.Second
 )
 
 // request is a rule as it is posted; For is its lease.

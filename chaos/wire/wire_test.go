@@ -129,6 +129,9 @@ func TestOwnLineOverItsControl(t *testing.T) {
 		}
 	}
 	a.in <- []byte("lost")
+	for c.Harm()[0].Lost == 0 { // the packet has met the rule
+		time.Sleep(time.Millisecond)
+	}
 	b.in <- []byte("the other way")
 	if got := <-a.out; string(got) != "the other way" {
 		t.Errorf("came %q", got)
@@ -324,15 +327,23 @@ func TestRealNamespaces(t *testing.T) {
 	if err := c.Make(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if took := exchange(t, c); took > 2*time.Second {
-		t.Errorf("a whole line took %s", took)
+	exchange(t, c)
+	for _, h := range carrier.Harm() {
+		if h.Packets == 0 || h.Lost+h.Duplicated+h.Corrupted+h.Reordered+h.Delayed+h.Overflowed > 0 {
+			t.Errorf("a whole line did harm: %+v", h)
+		}
 	}
 	harmful := Rule{ID: "all", From: "unicom", Loss: .05, Duplicate: .2, Corrupt: .05, Reorder: .2, Delay: 5 * time.Millisecond, Jitter: 2 * time.Millisecond, Seed: 1}
 	if err := carrier.Set(harmful); err != nil {
 		t.Fatal(err)
 	}
-	exchange(t, c)
-	if h := carrier.Harm()[0]; h.Lost == 0 || h.Duplicated == 0 || h.Corrupted == 0 || h.Reordered == 0 || h.Delayed == 0 {
+	done := func(h Harm) bool {
+		return h.Lost > 0 && h.Duplicated > 0 && h.Corrupted > 0 && h.Reordered > 0 && h.Delayed > 0
+	}
+	for n := 0; n == 0 || n < 10 && !done(carrier.Harm()[0]); n++ { // how many packets an exchange takes is TCP's business
+		exchange(t, c)
+	}
+	if h := carrier.Harm()[0]; !done(h) {
 		t.Errorf("not every harm was done: %+v", h)
 	}
 }

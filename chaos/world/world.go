@@ -95,14 +95,16 @@ type World struct {
 	Topology *topology.Topology
 	control  *http.Client
 	public   *http.Client
-	links    string    // base URL of the links' control; "" when links are direct
-	wire     wire.Line // between the carriers' namespaces; nil when they have none
+	proxy    *http.Client // of the links
+	links    string       // base URL of the links' control; "" when links are direct
+	wire     wire.Line    // between the carriers' namespaces; nil when they have none
 }
 
 // Bounds of what is asked.
 const (
 	answerMax = 8 << 20
 	askMax    = 3 * time.Second
+	ruleMax   = 20 * time.Second
 	verbMax   = 70 * time.Second
 )
 
@@ -129,6 +131,9 @@ func Open(data string) (*World, error) {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return dialControl(ctx, data) }
 	w.control = &http.Client{Timeout: verbMax, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
 	w.public = &http.Client{Timeout: askMax, Transport: &http.Transport{MaxIdleConnsPerHost: 2, IdleConnTimeout: 10 * time.Second}}
+	// A process that hangs is part of a drill and must not hold up who looks; the
+	// links never hang, and a rule that was given up may take hold all the same.
+	w.proxy = &http.Client{Timeout: ruleMax, Transport: w.public.Transport}
 	return w, nil
 }
 
@@ -221,12 +226,12 @@ func (w *World) HasLinks() bool { return w.links != "" }
 
 // SetRule puts a fault on links for at most d.
 func (w *World) SetRule(ctx context.Context, r link.Rule, d time.Duration) error {
-	return call(ctx, w.public, http.MethodPost, w.links+"/rules", link.Request{Rule: r, For: d.String()}, nil)
+	return call(ctx, w.proxy, http.MethodPost, w.links+"/rules", link.Request{Rule: r, For: d.String()}, nil)
 }
 
 // RemoveRule takes it off. One that is not there is fine.
 func (w *World) RemoveRule(ctx context.Context, id string) error {
-	return call(ctx, w.public, http.MethodDelete, w.links+"/rules/"+url.PathEscape(id), nil, nil)
+	return call(ctx, w.proxy, http.MethodDelete, w.links+"/rules/"+url.PathEscape(id), nil, nil)
 }
 
 // Rules are those in force on links.
@@ -235,7 +240,7 @@ func (w *World) Rules(ctx context.Context) ([]link.Rule, error) {
 		return nil, nil
 	}
 	var out []link.Rule
-	err := call(ctx, w.public, http.MethodGet, w.links+"/rules", nil, &out)
+	err := call(ctx, w.proxy, http.MethodGet, w.links+"/rules", nil, &out)
 	return out, err
 }
 

@@ -1,51 +1,50 @@
-// Package leaktest finds goroutines that outlive what started them.
+// Package leaktest finds goroutines that a test leaves behind.
 //
-// It promises that whoever is on its way out gets the time that a busy machine
-// needs: libraries hang up and do not wait for the other side of what they hung
-// up on. What is there to stay is a failure all the same, only later.
+// It is goleak with patience: a goroutine that has been told to end may have to
+// wait seconds for a processor on a busy machine, and goleak by itself gives up
+// after half of one. What ends late is no leak; what never ends is one.
 package leaktest
 
 import (
+	"fmt"
+	"os"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 )
 
-// patience is for one that ends by itself; a leak that is none costs nothing.
-const patience = time.Minute
+// patience is how long goroutines may take to end. It costs nothing where none
+// is left.
+const patience = 30 * time.Second
 
-// Main runs the tests, and fails when one of them has left something behind.
-func Main(m goleak.TestingM, besides ...goleak.Option) {
-	goleak.VerifyTestMain(patient{m, besides}, besides...)
-}
-
-// None fails the test when something of it is left.
-func None(t testing.TB, besides ...goleak.Option) {
-	t.Helper()
-	await(besides)
-	goleak.VerifyNone(t, besides...)
-}
-
-type patient struct {
-	goleak.TestingM
-	besides []goleak.Option
-}
-
-// Run implements goleak.TestingM.
-func (p patient) Run() int {
-	code := p.TestingM.Run()
+// Main is a TestMain: it runs the tests and fails when they leave goroutines.
+func Main(m *testing.M, ignore ...goleak.Option) {
+	code := m.Run()
 	if code == 0 {
-		await(p.besides)
+		if err := left(ignore); err != nil {
+			fmt.Fprintln(os.Stderr, "leaktest: the tests passed and left goroutines:", err)
+			code = 1
+		}
 	}
-	return code
+	os.Exit(code)
 }
 
-// await returns when nothing is left, or it has been waited for long enough.
-func await(besides []goleak.Option) {
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		if goleak.Find(besides...) == nil { // which waits a little itself
-			return
+// None fails the test when goroutines are left.
+func None(t testing.TB, ignore ...goleak.Option) {
+	t.Helper()
+	if err := left(ignore); err != nil {
+		t.Error(err)
+	}
+}
+
+// left looks, which takes goleak a moment when it finds something, until
+// nothing is left or the time is over.
+func left(ignore []goleak.Option) error {
+	for end := time.Now().Add(patience); ; {
+		err := goleak.Find(ignore...)
+		if err == nil || time.Now().After(end) {
+			return err
 		}
 	}
 }

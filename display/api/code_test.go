@@ -239,7 +239,7 @@ func TestFailureTable(t *testing.T) {
 	}
 	h.stores.kill("other")
 	var a Answer
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) { // the copy is written lazily
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // the copy is written lazily
 		h.wait()
 		if a = h.show(p, ""); a.Data.Source == "last_known" || time.Now().After(end) {
 			break

@@ -15,7 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"qianma/cluster/leaktest"
+	"qianma/cluster/topology/topologytest"
 )
 
 func open(t *testing.T, cfg Config) *Loop {
@@ -41,7 +42,7 @@ func group(t *testing.T, l *Loop, urls ...string) *Group {
 func finish(t *testing.T, l *Loop, n int) []*Call {
 	t.Helper()
 	var out []*Call
-	for until := time.Now().Add(20 * time.Second); len(out) < n; {
+	for until := time.Now().Add(time.Minute); len(out) < n; {
 		if time.Now().After(until) {
 			t.Fatalf("%d of %d calls ended", len(out), n)
 		}
@@ -56,7 +57,7 @@ func finish(t *testing.T, l *Loop, n int) []*Call {
 }
 
 func TestEveryCallGetsItsOwnAnswer(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer leaktest.None(t)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		if len(body)%3 == 0 {
@@ -115,7 +116,7 @@ func TestABigBodyAndABigAnswerPassInPieces(t *testing.T) {
 // Goal: a call that never left the machine says so, and one that may have
 // arrived says so too.
 func TestSentTellsUnknownFromNotDone(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer leaktest.None(t)
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -125,21 +126,23 @@ func TestSentTellsUnknownFromNotDone(t *testing.T) {
 	defer rude.Close()
 	garbled := listen(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 10)); _, _ = io.WriteString(c, "what?\r\n\r\n") })
 	defer garbled.Close()
-	dead, _ := net.Listen("tcp", "127.0.0.1:0")
-	dead.Close()
+	dead := topologytest.Addrs(t, 1)[0]
 
-	l := open(t, Config{Timeout: 100 * time.Millisecond})
-	defer l.Close()
+	hasty, patient := open(t, Config{Timeout: time.Second}), open(t, Config{Timeout: time.Minute})
+	defer hasty.Close()
+	defer patient.Close()
 	for _, c := range []struct {
+		l    *Loop
 		addr string
 		err  error
 		sent bool
 	}{
-		{silent.Addr().String(), ErrTimeout, true},
-		{rude.Addr().String(), ErrLost, true},
-		{garbled.Addr().String(), ErrBadAnswer, true},
-		{dead.Addr().String(), ErrConnect, false},
+		{hasty, silent.Addr().String(), ErrTimeout, true},
+		{patient, rude.Addr().String(), ErrLost, true},
+		{patient, garbled.Addr().String(), ErrBadAnswer, true},
+		{patient, dead, ErrConnect, false},
 	} {
+		l := c.l
 		l.Start(group(t, l, "http://"+c.addr), &Call{Path: []byte("/")})
 		got := finish(t, l, 1)[0]
 		if !errors.Is(got.Err, c.err) || got.Sent != c.sent {
@@ -176,7 +179,7 @@ func TestQueueIsBoundedAndExpires(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	l := open(t, Config{PerNode: 1, Queue: 2, Timeout: 50 * time.Millisecond})
+	l := open(t, Config{PerNode: 1, Queue: 2, Timeout: time.Second})
 	g := group(t, l, "http://"+silent.Addr().String())
 	for range 4 {
 		l.Start(g, &Call{Path: []byte("/")})
@@ -203,13 +206,7 @@ func TestADeadNodeIsAvoidedAndTakenBack(t *testing.T) {
 	var hits atomic.Int64
 	srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { hits.Add(1) }))
 	defer srv.Close()
-	reserved, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := reserved.Addr().String()
-	reserved.Close()
-
+	addr := topologytest.Addrs(t, 1)[0]
 	l := open(t, Config{Down: time.Millisecond})
 	g := group(t, l, "http://"+addr, srv.URL)
 	failed := 0
@@ -227,7 +224,7 @@ func TestADeadNodeIsAvoidedAndTakenBack(t *testing.T) {
 	}
 	back, err := net.Listen("tcp", addr)
 	if err != nil {
-		t.Skipf("the port was taken meanwhile: %v", err)
+		t.Fatal(err)
 	}
 	var returned atomic.Int64
 	second := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { returned.Add(1) })}
@@ -235,7 +232,7 @@ func TestADeadNodeIsAvoidedAndTakenBack(t *testing.T) {
 	wg.Go(func() { _ = second.Serve(back) })
 	defer wg.Wait()
 	defer second.Close()
-	for until := time.Now().Add(10 * time.Second); returned.Load() == 0; {
+	for until := time.Now().Add(time.Minute); returned.Load() == 0; {
 		if time.Now().After(until) {
 			t.Fatal("the node came back and was never tried again")
 		}
@@ -255,7 +252,7 @@ func TestAnIdleConnectionThatTheServerClosedIsNotUsed(t *testing.T) {
 			t.Fatal(c.Err)
 		}
 		srv.CloseClientConnections()
-		for until := time.Now().Add(10 * time.Second); g.nodes[0].open > 0; {
+		for until := time.Now().Add(time.Minute); g.nodes[0].open > 0; {
 			if time.Now().After(until) {
 				t.Fatal("the closed connection was kept")
 			}
@@ -267,7 +264,7 @@ func TestAnIdleConnectionThatTheServerClosedIsNotUsed(t *testing.T) {
 }
 
 func TestCloseReportsEveryCallOnce(t *testing.T) {
-	defer goleak.VerifyNone(t)
+	defer leaktest.None(t)
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -64,21 +65,22 @@ var childArgs = []string{"load", "peer"}
 
 const members = 3
 
+// upMax bounds how long a cluster may take to serve.
+const upMax = 3 * time.Minute
+
 func startCluster(kind, dir string) (*cluster, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
+	ports, err := freePorts(2 * members)
+	if err != nil {
+		return nil, err
+	}
 	c := &cluster{}
 	for i := range members {
-		m := member{Kind: kind, Name: kind + "-" + strconv.Itoa(i+1), Dir: filepath.Join(dir, strconv.Itoa(i+1))}
-		if m.Client, err = freePort(); err == nil {
-			m.Peer, err = freePort()
-		}
-		if err == nil {
-			err = os.MkdirAll(m.Dir, 0o700)
-		}
-		if err != nil {
+		m := member{Kind: kind, Name: kind + "-" + strconv.Itoa(i+1), Dir: filepath.Join(dir, strconv.Itoa(i+1)), Client: ports[2*i], Peer: ports[2*i+1]}
+		if err := os.MkdirAll(m.Dir, 0o700); err != nil {
 			return nil, err
 		}
 		c.members = append(c.members, m)
@@ -118,12 +120,30 @@ func (c *cluster) launch(self, dir string, m member) error {
 	return nil
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+// Ports of servers lie below those that outgoing connections take: one of those
+// can be lent out before the server listens on it. Provinces begin above them.
+const (
+	portFirst = 10000
+	portEnd   = 10240 // excluded
+)
+
+// freePorts finds ports that nobody listens on.
+func freePorts(n int) (ports []int, err error) {
+	start := rand.IntN(portEnd - portFirst)
+	for i := range portEnd - portFirst {
+		port := portFirst + (start+i)%(portEnd-portFirst)
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			return nil, err
+		}
+		if ports = append(ports, port); len(ports) == n {
+			return ports, nil
+		}
 	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
+	return nil, fmt.Errorf("%d of %d ports between %d and %d are free", len(ports), n, portFirst, portEnd)
 }
 
 func (c *cluster) processes() ([]cost.Process, error) {

@@ -75,7 +75,7 @@ func dialEtcd(m member) (*clientv3.Client, error) {
 }
 
 func awaitEtcd(ctx context.Context, c *cluster) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, upMax)
 	defer cancel()
 	for _, m := range c.members {
 		cli, err := dialEtcd(m)

@@ -69,7 +69,7 @@ func natsURL(m member) string { return "nats://127.0.0.1:" + strconv.Itoa(m.Clie
 
 // makeBucket waits for the cluster to be able to hold one.
 func makeBucket(ctx context.Context, c *cluster) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, upMax)
 	defer cancel()
 	nc, err := nats.Connect(natsURL(c.members[0]), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond))
 	if err != nil {

@@ -5,17 +5,16 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"qianma/cluster/fact"
 	"qianma/cluster/identity"
+	"qianma/cluster/leaktest"
 	"qianma/loadtest/client"
 	"qianma/loadtest/drive"
 	"qianma/loadtest/population"
 	"qianma/nucleic/nucleicpb"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 func target(t *testing.T, format Format) *Target {
 	t.Helper()

@@ -13,10 +13,10 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"go.uber.org/goleak"
 
 	"qianma/cluster/clock"
 	"qianma/cluster/fact"
+	"qianma/cluster/leaktest"
 	"qianma/middle-store/fold"
 	"qianma/middle-store/middlestorepb"
 	"qianma/middle-store/store"
@@ -24,7 +24,7 @@ import (
 	"qianma/vaccine/vaccinepb"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 const noon = int64(1646107200000)
 
@@ -319,7 +319,7 @@ func TestFlushMakesItDurable(t *testing.T) {
 
 func until(t testing.TB, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); {
+	for deadline := time.Now().Add(time.Minute); !ok(); {
 		if time.Now().After(deadline) {
 			t.Fatal("it never came to be")
 		}

@@ -89,7 +89,7 @@ func TestRunsUntilToldToStop(t *testing.T) {
 	defer cancel()
 	out, done := new(lines), make(chan int, 1)
 	go func() { done <- run(ctx, []string{"--config", config}, out) }()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for ready(p.HTTP) != nil {
 		if time.Now().After(deadline) {
 			t.Fatalf("never ready: %v\n%s", ready(p.HTTP), out)

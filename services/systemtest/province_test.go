@@ -57,16 +57,20 @@ func start(t *testing.T, args ...string) *world {
 		if t.Failed() {
 			w.explain()
 		}
-		if out, err := w.try("down"); err != nil {
+		if out, err := w.try("down", "--wait", patience.String()); err != nil {
 			t.Errorf("down: %v\n%s", err, out)
 		}
 	})
-	w.must(append([]string{"up", "--detach"}, args...)...)
+	w.must(append([]string{"up", "--detach", "--wait", patience.String()}, args...)...)
 	return w
 }
 
-// limit bounds every command a test types.
-const limit = 3 * time.Minute
+// patience is how long what must come may take, and limit bounds every command a
+// test types. They cost nothing where it comes.
+const (
+	patience = 3 * time.Minute
+	limit    = 8 * time.Minute
+)
 
 func (w *world) command(ctx context.Context, args ...string) *exec.Cmd {
 	c := exec.CommandContext(ctx, filepath.Join(bin, "qianma"), append(args, "--data", w.data)...)
@@ -158,16 +162,14 @@ func (b *background) finish() string {
 }
 
 // eventually waits until fact holds; it is how a test waits, never by a guess.
-func eventually(t *testing.T, what string, within time.Duration, fact func() bool) time.Duration {
+func eventually(t *testing.T, what string, fact func() bool) {
 	t.Helper()
-	began := time.Now()
-	for !fact() {
-		if time.Since(began) > within {
-			t.Fatalf("not within %s: %s", within, what)
+	for deadline := time.Now().Add(patience); !fact(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", patience, what)
 		}
 		<-time.After(50 * time.Millisecond)
 	}
-	return time.Since(began)
 }
 
 // day invents a testing day and returns its directory.
@@ -182,9 +184,9 @@ func (w *world) day(people, seed int) string {
 }
 
 // equal wants every replica of both carriers to hold the same facts.
-func (w *world) equal(within time.Duration) {
+func (w *world) equal() {
 	w.t.Helper()
-	out, err := w.try("verify", "--wait", within.String(), "-o", "json")
+	out, err := w.try("verify", "--wait", patience.String(), "-o", "json")
 	var verdict struct {
 		Equal bool   `json:"equal"`
 		Facts uint64 `json:"facts"`
@@ -284,7 +286,7 @@ func (w *world) code(d document) (map[string]answer, error) {
 func (w *world) leader(carrier, subsystem string) string {
 	w.t.Helper()
 	var name string
-	eventually(w.t, "a leader of "+subsystem+" at "+carrier, 15*time.Second, func() bool {
+	eventually(w.t, "a leader of "+subsystem+" at "+carrier, func() bool {
 		for i := 1; i <= 3; i++ {
 			p := fmt.Sprintf("%s-%s-%d", carrier, subsystem, i)
 			if l := w.marks(p).leader(); l != "" {

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-var client = &http.Client{Timeout: 3 * time.Second}
+var client = &http.Client{Timeout: 10 * time.Second}
 
 // url is where a process's public API listens.
 func (w *world) url(process string) string {

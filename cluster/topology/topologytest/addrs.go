@@ -12,14 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The ports lie below those that outgoing connections take, so that what runs
-// beside the test does not take them before the test does. Each test binary has
-// a band of its own: an address is free for a moment whenever its process is
-// restarted, and a test of another package must not find it then.
+// The ports lie below those that outgoing connections take, and below those in
+// which provinces look for a block (services/qianma/internal/province), so that
+// what runs beside the test does not take them before the test does. Each test
+// binary has a band of its own: an address is free for a moment whenever its
+// process is restarted, and a test of another package must not find it then.
 const (
-	firstPort = 20000
+	firstPort = 2000
 	bands     = 40
-	perBand   = 300
+	perBand   = 200
 )
 
 var ports struct {

@@ -55,27 +55,34 @@ func files(t *testing.T, dir string) map[string]string {
 	return m
 }
 
+// turns is how often a test that gives ports up for a moment is tried: a province
+// that is brought up beside it may take them meanwhile.
+const turns = 10
+
 func TestOpeningAgainChangesNothing(t *testing.T) {
-	dir := t.TempDir()
-	h := open(t, dir, Wish{})
-	for _, p := range h.Topology.Processes {
-		must(t, h.Prepare(p))
-	}
-	before := files(t, dir)
-	must(t, h.Close())
-	must(t, h.Close())
-	h = open(t, dir, Wish{})
-	for _, p := range h.Topology.Processes {
-		must(t, h.Prepare(p))
-	}
-	for path, now := range files(t, dir) {
-		if before[path] != now {
-			t.Errorf("%s changed", path)
+	for range turns {
+		dir := t.TempDir()
+		h := open(t, dir, Wish{})
+		for _, p := range h.Topology.Processes {
+			must(t, h.Prepare(p))
 		}
+		before := files(t, dir)
+		must(t, h.Close())
+		must(t, h.Close())
+		if h = open(t, dir, Wish{}); h.Moved {
+			continue
+		}
+		for _, p := range h.Topology.Processes {
+			must(t, h.Prepare(p))
+		}
+		for path, now := range files(t, dir) {
+			if before[path] != now {
+				t.Errorf("%s changed", path)
+			}
+		}
+		return
 	}
-	if h.Moved {
-		t.Error("moved although nobody took the ports")
-	}
+	t.Error("moved although nobody took the ports")
 }
 
 func TestOnlyOneHasAHomeOpen(t *testing.T) {
@@ -155,16 +162,22 @@ func TestAClaimedBlockIsLeftAlone(t *testing.T) {
 	if _, err := claim(one.block.First); !errors.Is(err, errClaimed) {
 		t.Errorf("a claimed block was claimed again: %v", err)
 	}
-	first := one.block.First
-	must(t, one.Close())
-	b, err := claim(first)
+	var b *Block
+	var err error
+	for range turns {
+		must(t, one.Close())
+		if b, err = claim(one.block.First); err == nil {
+			break
+		}
+		one = open(t, t.TempDir(), Wish{})
+	}
 	if err != nil {
 		t.Fatalf("a block given up cannot be claimed: %v", err)
 	}
 	defer b.Close()
 	// Somebody has the block now: the province moves, and says so.
 	again := open(t, string(one.Layout), Wish{})
-	if !again.Moved || again.block.First == first {
+	if !again.Moved || again.block.First == b.First {
 		t.Error("did not move off a claimed block")
 	}
 }
@@ -175,9 +188,9 @@ func TestAStrangerAmongRunningProcessesIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	h := open(t, dir, Wish{})
 	must(t, h.Close())
-	l, err := net.Listen("tcp", h.Topology.Processes[3].HTTP)
-	must(t, err)
-	defer l.Close()
+	if l, err := net.Listen("tcp", h.Topology.Processes[3].HTTP); err == nil { // else somebody has it, and is the stranger
+		defer l.Close()
+	}
 	one := func(map[string]string) (map[string]bool, error) {
 		return map[string]bool{h.Topology.Processes[0].Name: true}, nil
 	}

@@ -9,13 +9,12 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"qianma/cluster/leaktest"
 	"qianma/services/qianma/internal/province"
 	"qianma/services/qianma/internal/term"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // daemon answers as one would.
 func daemon(t *testing.T, ready string, marks, status string) string {
