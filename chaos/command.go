@@ -103,6 +103,10 @@ func (*Faults) Run(k *kong.Context) error {
 	for _, p := range mishap.PointNames() {
 		fmt.Fprintf(t, "%s\t%s\n", p, mishap.Points[p])
 	}
+	fmt.Fprintln(t, "\njobs to omit:")
+	for _, j := range mishap.JobNames() {
+		fmt.Fprintf(t, "%s\t%s\n", j, mishap.Jobs[j])
+	}
 	return t.Flush()
 }
 

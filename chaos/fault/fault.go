@@ -72,6 +72,8 @@ type Spec struct {
 	Bytes  int      `yaml:"bytes" json:"bytes,omitzero"`   // a second, each connection; a second, on the line; of memory
 	Every  Duration `yaml:"every" json:"every,omitzero"`   // of what comes and goes
 	Point  string   `yaml:"point" json:"point,omitempty"`  // of a panic
+	Job    string   `yaml:"job" json:"job,omitempty"`      // of which pieces are left out
+	Nth    uint64   `yaml:"nth" json:"nth,omitzero"`       // piece of it that is
 	Part   string   `yaml:"part" json:"part,omitempty"`    // of what a process stores: log, state; empty: any
 	Jump   Shift    `yaml:"jump" json:"jump,omitzero"`     // of a clock, ahead or back
 	Rate   float64  `yaml:"rate" json:"rate,omitzero"`     // seconds that a clock gains each second

@@ -41,6 +41,7 @@ var specs = map[string]Spec{
 	"disk-slow":           {Target: "unicom-nucleic-2", For: Duration(time.Minute), Delay: Duration(time.Second)},
 	"fsync-error":         {Target: "unicom-nucleic-2", For: Duration(time.Minute)},
 	"fsync-lie":           {Target: "unicom-nucleic-2", For: Duration(time.Minute)},
+	"omit":                {Target: "unicom-nucleic-2", For: Duration(time.Minute), Job: "publish-facts", Nth: 3},
 	"power-cut":           {Target: "everything", For: Duration(time.Minute)},
 	"clock-jump":          {Target: "unicom-nucleic-2", For: Duration(time.Minute), Jump: Shift(-time.Hour)},
 	"clock-drift":         {Target: "unicom-nucleic-2", For: Duration(time.Minute), Rate: 0.1},

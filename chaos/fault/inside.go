@@ -29,6 +29,8 @@ func init() {
 		func(o *mishap.Order, _ Spec) { o.Kind = mishap.SyncLie })
 	inside("clock-jump", "the wall clock of a process is wrong (jump: 2h, or -2h)", false, func(o *mishap.Order, s Spec) { o.Kind, o.Jump = mishap.ClockJump, mishap.Span(s.Jump) })
 	inside("clock-drift", "the wall clock of a process gains time, or loses it (rate: seconds each second)", false, func(o *mishap.Order, s Spec) { o.Kind, o.Rate = mishap.ClockDrift, s.Rate })
+	inside("omit", "a process leaves out every so-manieth piece of a kind of work in silence (job, nth: a fault of the build that no operator could undo: for canaries)", false,
+		func(o *mishap.Order, s Spec) { o.Kind, o.Job, o.Nth = mishap.Omit, mishap.Job(s.Job), s.Nth })
 	enter(Fault{Name: "power-cut", Says: "processes die at the same moment, and what they never synced is gone; with for they stay down until so long after the step, eight seconds of which pass before the power goes", plan: powerCut})
 	acts["order"] = order
 	acts["withdraw"] = func(ctx context.Context, w *world.World, a Action) error { return w.Withdraw(ctx, a.On, a.Path) }

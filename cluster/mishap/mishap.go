@@ -1,6 +1,7 @@
 // Package mishap is the harm that a drill may do to a process from inside: a
 // panic at a named point, a disk that is full, slow, failing or lying, a power
-// cut that takes what was never synced, a clock that is wrong.
+// cut that takes what was never synced, a clock that is wrong, work that is left
+// out in silence.
 //
 // An order is a file in the process's own directory. It comes into force when
 // the process starts on it or is asked for its orders, and it ends when the
@@ -11,7 +12,7 @@
 //
 // Promises: a process that has no Kit cannot be reached by an order, whatever
 // lies in its directory, and only one that was started for drills has one.
-// Without an order in force a point costs one load, and nothing else is
+// Without an order in force a point and a job cost one load, and nothing else is
 // changed. Whoever may write into the directory may give orders: it is the
 // one that holds the data itself.
 //
@@ -47,6 +48,7 @@ const (
 	PowerCut   Kind = "power-cut"   // at At: what was never synced is gone, and so is the process
 	ClockJump  Kind = "clock-jump"  // the wall clock is Jump ahead
 	ClockDrift Kind = "clock-drift" // it gains Rate seconds each second
+	Omit       Kind = "omit"        // of Job, every Nth piece is left out in silence
 )
 
 // Order is one mishap, as it is written into a file.
@@ -54,6 +56,8 @@ type Order struct {
 	ID    string    `json:"id"`
 	Kind  Kind      `json:"kind"`
 	Point Point     `json:"point,omitempty"`
+	Job   Job       `json:"job,omitempty"`
+	Nth   uint64    `json:"nth,omitempty"`
 	Delay Span      `json:"delay,omitempty"`
 	Jump  Span      `json:"jump,omitempty"` // behind if negative
 	Rate  float64   `json:"rate,omitempty"` // loses if negative
@@ -105,6 +109,10 @@ func (o *Order) Validate() error {
 		need(o.Jump != 0, "a clock that does not jump")
 	case ClockDrift:
 		need(o.Rate != 0 && o.Rate > -1, "a clock that gains %g seconds a second", o.Rate)
+	case Omit:
+		_, ok := Jobs[o.Job]
+		need(ok, "there is no job %q", o.Job)
+		need(o.Nth > 0, "every 0th piece")
 	case DiskFull, SyncError, SyncLie, PowerCut:
 	default:
 		need(false, "there is no kind %q", o.Kind)
@@ -201,6 +209,7 @@ type Kit struct {
 type force struct {
 	orders          []Order
 	points          map[Point]Order
+	jobs            map[Job]*omission
 	delay           time.Duration
 	full, fail, lie bool
 }
@@ -274,11 +283,13 @@ func (k *Kit) enforce(orders []Order) {
 		armed.CompareAndSwap(k, nil)
 		return
 	}
-	f := &force{orders: orders, points: map[Point]Order{}}
+	f := &force{orders: orders, points: map[Point]Order{}, jobs: map[Job]*omission{}}
 	for _, o := range orders {
 		switch o.Kind {
 		case Panic:
 			f.points[o.Point] = o
+		case Omit:
+			f.jobs[o.Job] = &omission{every: o.Nth}
 		case DiskFull:
 			f.full = true
 		case DiskSlow:
@@ -292,7 +303,7 @@ func (k *Kit) enforce(orders []Order) {
 		}
 	}
 	k.force.Store(f)
-	if len(f.points) > 0 {
+	if len(f.points)+len(f.jobs) > 0 {
 		armed.Store(k)
 	} else {
 		armed.CompareAndSwap(k, nil)

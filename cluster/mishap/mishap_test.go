@@ -271,6 +271,40 @@ func TestNobodyElseObeys(t *testing.T) {
 	for p := range Points {
 		p.Hit()
 	}
+	for j := range Jobs {
+		if j.Omitted() {
+			t.Errorf("%s is left out of a process that was not started for drills", j)
+		}
+	}
+}
+
+// TestWorkIsLeftOut: every Nth piece of the job that is named, no piece of
+// another, and none any more when the order is gone.
+func TestWorkIsLeftOut(t *testing.T) {
+	dir := t.TempDir()
+	k := open(dir)
+	defer k.Close()
+	left := func(j Job) (n int) {
+		for range 30 {
+			if j.Omitted() {
+				n++
+			}
+		}
+		return n
+	}
+	o := order("p", Omit)
+	o.Job, o.Nth = FoldFact, 3
+	must(Write(Dir(dir), o))
+	if _, err := k.Look(); err != nil {
+		t.Fatal(err)
+	}
+	if got, other := left(FoldFact), left(PublishFacts); got != 10 || other != 0 {
+		t.Errorf("%d of 30 pieces were left out, and %d of another job", got, other)
+	}
+	must(Remove(Dir(dir), o.ID))
+	if _, err := k.Look(); err != nil || left(FoldFact) != 0 {
+		t.Errorf("work is left out after the order is gone, %v", err)
+	}
 }
 
 // TestAnOrderComesAndGoes: in force when the process is asked, gone when the
@@ -350,6 +384,8 @@ func TestOrdersAreHeldToTheirWord(t *testing.T) {
 		"no name":      func(o *Order) { o.ID = "" },
 		"kind":         func(o *Order) { o.Kind = "earthquake" },
 		"point":        func(o *Order) { o.Kind, o.Point = Panic, "somewhere" },
+		"job":          func(o *Order) { o.Kind, o.Job, o.Nth = Omit, "sleep", 1 },
+		"no piece":     func(o *Order) { o.Kind, o.Job = Omit, FoldFact },
 		"no end":       func(o *Order) { o.Until = time.Time{} },
 		"no begin":     func(o *Order) { o.At = time.Time{} },
 		"for ever":     func(o *Order) { o.Until = o.At.Add(LongestOrder + 1) },
@@ -402,18 +438,28 @@ func TestClock(t *testing.T) {
 	}
 }
 
-// TestEveryPointStandsSomewhere: a name in the list without a place in the
-// code would be a drill that does nothing.
-func TestEveryPointStandsSomewhere(t *testing.T) {
+// TestEveryPlaceStandsSomewhere: a name in a list without a place in the code
+// would be a drill that does nothing.
+func TestEveryPlaceStandsSomewhere(t *testing.T) {
+	if found := called(".Hit"); len(found) != len(Points) {
+		t.Errorf("%d points are listed, these stand in the code: %v", len(Points), found)
+	}
+	if found := called(".Omitted"); len(found) != len(Jobs) {
+		t.Errorf("%d jobs are listed, these stand in the code: %v", len(Jobs), found)
+	}
+}
+
+// called counts, by name, the calls of a method on what this package exports.
+func called(method string) map[string]int {
 	found := map[string]int{}
-	for _, root := range []string{"..", "../../middle-store"} {
+	for _, root := range []string{"..", "../../middle-store", "../../display"} {
 		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 				return err
 			}
 			raw, err := os.ReadFile(path)
 			for _, part := range strings.Split(string(raw), "mishap.")[1:] {
-				if name, ok := strings.CutSuffix(strings.SplitN(part, "(", 2)[0], ".Hit"); ok {
+				if name, ok := strings.CutSuffix(strings.SplitN(part, "(", 2)[0], method); ok {
 					found[name]++
 				}
 			}
@@ -421,9 +467,7 @@ func TestEveryPointStandsSomewhere(t *testing.T) {
 		})
 		must(err)
 	}
-	if len(found) != len(Points) {
-		t.Errorf("%d points are listed, these stand in the code: %v", len(Points), found)
-	}
+	return found
 }
 
 func BenchmarkHit(b *testing.B) {

@@ -47,8 +47,9 @@ var Points = map[Point]string{
 // PointNames are the points in order.
 func PointNames() []Point { return slices.Sorted(maps.Keys(Points)) }
 
-// armed is the Kit with an order to die somewhere; nil, and a Hit costs one
-// load. It is the process's because points lie where no Kit is at hand.
+// armed is the Kit with an order that takes effect at places in the code; nil,
+// and a place costs one load. It is the process's because places lie where no
+// Kit is at hand.
 var armed atomic.Pointer[Kit]
 
 // Hit is the point. It returns, unless an order says that this process dies here.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"qianma/cluster/identity"
+	"qianma/cluster/mishap"
 	"qianma/cluster/web"
 	"qianma/display/colour"
 	"qianma/display/displaypb"
@@ -158,7 +159,7 @@ func (c *code) judge(now, heard int64, behind bool) {
 		Behind: behind || c.source.Behind, RestrictionsAsOf: heard, OthersAsOf: in.OthersAsOf, OthersMissing: in.OthersMissing,
 	}
 	for i := range c.state.Held {
-		if h := &c.state.Held[i]; h.ReleasedAt == 0 {
+		if h := &c.state.Held[i]; h.ReleasedAt == 0 && !mishap.ShowRestriction.Omitted() {
 			in.Restrictions = append(in.Restrictions, restrictionOf(&h.Fact))
 		}
 	}

@@ -362,6 +362,9 @@ func (p *parcel) fold(b *fact.Block) error {
 	}
 	rows, aside := len(p.s.sorter.rows), uint64(0)
 	err := b.Facts(func(seq uint64, f []byte) bool {
+		if mishap.FoldFact.Omitted() {
+			return true
+		}
 		if p.s.folder.Fold(p, b.Origin.Subsystem, f) != nil {
 			p.Set(asideKey(b.Origin, seq), f)
 			aside++
