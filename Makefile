@@ -28,15 +28,15 @@ RACE ?= ./loadtest/... ./cluster/replica ./middle-store/... ./cluster/registry .
         ./cluster/raftlog ./cluster/rpc ./cluster/web ./display/api ./display/source ./services/qianma/internal/...
 
 # Packages whose tests hold elections, or wait for a broker or a store. They go
-# before the rest, and two at a time: a compiler or a third of them beside them
-# takes the time in which a leader has to be heard. What passed is not run again
-# with the rest; Go remembers it.
+# before the rest, with nothing compiled beside them: a compiler takes the time in
+# which a leader has to be heard. What passed is not run again with the rest; Go
+# remembers it.
 ELECTIONS := ./cluster/replica ./cluster/backbone ./cluster/node ./cluster/registry ./cluster/broker
 
 # Three packages at a time on two cores, because many tests wait. Each package is
 # linked for its test, which takes longer than most tests do: without the tables
 # for debuggers, and without the vetting that `make check` does over everything.
-TESTFLAGS := -vet=off -ldflags=-w
+TESTFLAGS := -p 3 -vet=off -ldflags=-w
 
 .PHONY: help
 help: ## list the targets
@@ -68,15 +68,15 @@ check: ## gofmt, vet, staticcheck
 .PHONY: unit
 unit: ## unit tests, and the test of the arrows between folders
 	@echo '== unit tests'; go build ./...
-	go test -p 2 $(TESTFLAGS) -timeout 20m $(ELECTIONS)
-	go test -p 3 $(TESTFLAGS) -timeout 20m ./services/qianma ./...
+	go test $(TESTFLAGS) -timeout 20m $(ELECTIONS)
+	go test $(TESTFLAGS) -timeout 20m ./services/qianma ./...
 
 .PHONY: race
 race: ## the packages that share state, under the race detector
 	@if command -v $${CC:-gcc} >/dev/null; then echo '== race'; export CGO_ENABLED=1; \
 	    go build -race $(RACE) && \
-	    go test -race -short -p 2 $(TESTFLAGS) -timeout 20m $(or $(filter $(ELECTIONS),$(RACE)),$(ELECTIONS)) && \
-	    go test -race -short -p 3 $(TESTFLAGS) -timeout 20m $(RACE); \
+	    go test -race -short $(TESTFLAGS) -timeout 20m $(or $(filter $(ELECTIONS),$(RACE)),$(ELECTIONS)) && \
+	    go test -race -short $(TESTFLAGS) -timeout 20m $(RACE); \
 	  elif [ -n "$$CI" ]; then echo 'race: no C compiler; under CI that is a failure'; exit 1; \
 	  else echo 'race: skipped, because the race detector needs a C compiler and there is none'; fi
 
