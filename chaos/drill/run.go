@@ -158,13 +158,16 @@ func (r *run) rehearse(ctx context.Context) error {
 	if failed != nil {
 		cancel()
 	}
-	got, last := <-load, r.last()
+	since := max(r.last(), until)
+	equal := r.equal(ctx, since) // beside the load, which reads everybody back
+	got := <-load
 	r.rep.Changes = watch.Close()
 	if err := errors.Join(failed, got.err); err != nil || ctx.Err() != nil {
 		r.rep.Verdict = report.Aborted
 		return errors.Join(err, ctx.Err())
 	}
-	r.quiet(ctx, max(last, until))
+	r.rep.ConvergedMS = <-equal
+	r.quiet(ctx, since)
 	if err := probes.Final(ctx); err != nil {
 		r.rep.Why = append(r.rep.Why, err.Error())
 	}
@@ -366,12 +369,27 @@ func (r *run) last() (at time.Duration) {
 	return at
 }
 
-// quiet waits until all of both carriers hold the same.
+// equal tells how long after a moment all of both carriers were first seen to
+// hold the same, in ms, or -1.
+func (r *run) equal(ctx context.Context, since time.Duration) <-chan float64 {
+	out := make(chan float64, 1)
+	go func() { // ends with ctx
+		if len(settle(ctx, r.Quiet.D(), r.w.Unequal)) > 0 {
+			out <- -1
+			return
+		}
+		out <- millis(r.h.Now() - since)
+	}()
+	return out
+}
+
+// quiet waits until all of both carriers hold the same, now that nothing is
+// written or read any more.
 func (r *run) quiet(ctx context.Context, since time.Duration) {
 	r.o.Say("quiet: waiting until all are equal")
 	differ := settle(ctx, r.Quiet.D(), r.w.Unequal)
 	f := check.Finding{Name: check.Equal, Looked: 1, Broken: len(differ), First: differ[:min(len(differ), 10)]}
-	if len(differ) == 0 {
+	if len(differ) == 0 && r.rep.ConvergedMS < 0 {
 		r.rep.ConvergedMS = millis(r.h.Now() - since)
 	}
 	r.rep.Findings = append(r.rep.Findings, f)
