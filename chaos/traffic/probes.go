@@ -320,6 +320,7 @@ func (p *Probes) Final(ctx context.Context) error {
 				if ctx.Err() != nil || p.h.Now() > until {
 					return fmt.Errorf("tube %s could not be read at %s after the quiet period", tube, carrier)
 				}
+				c.rest(pace) // a refusal comes at once, and each try is remembered
 			}
 		}
 	}
