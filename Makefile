@@ -109,6 +109,10 @@ bench: ## every micro-benchmark
 bench-peers: build ## ours and the peers alternately under one schedule, ratios of medians (ROUNDS, PROBE, PEERS)
 	@DATA=$(DATA) QIANMA=bin/qianma loadtest/bench-peers
 
+.PHONY: bench-outside
+bench-outside: build ## wrk and our generator ask the province in DATA for codes, alternately (ROUNDS, PROBE, PEOPLE)
+	@DATA=$(DATA) QIANMA=bin/qianma loadtest/bench-outside
+
 .PHONY: clean
 clean: ## remove what was built (never data)
 	rm -rf bin

@@ -44,6 +44,7 @@ type Command struct {
 	Compare CompareCommand `cmd:"" help:"Put two results side by side."`
 	Merge   MergeCommand   `cmd:"" help:"Join the results of several generators of one run."`
 	Check   CheckCommand   `cmd:"" help:"Read a kept ledger back again."`
+	Phones  PhonesCommand  `cmd:"" help:"Print what the display profile would ask, a URL a line, for another generator."`
 	Peer    peers.Serve    `cmd:"" hidden:"" help:"Run one server of a peer."`
 }
 

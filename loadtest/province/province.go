@@ -57,6 +57,9 @@ type Target struct {
 	scratch []byte
 }
 
+// CodePath is where a phone asks for a code; its person follows.
+const CodePath = "/v1/code?person="
+
 type side int
 
 const (
@@ -147,7 +150,7 @@ func (t *Target) write(op *drive.Op) {
 		c.Path = append(append(c.Path, "/v1/results/batch"...), t.suffix...)
 		t.writeResults(op)
 	case drive.Display:
-		c.Path = t.person(op.Person).Append(append(c.Path, "/v1/code?person="...))
+		c.Path = t.person(op.Person).Append(append(c.Path, CodePath...))
 	case drive.Verify:
 		c.Path = append(c.Path, "/v1/verify"...)
 		op.Body = append(append(append(op.Body, `{"token":"`...), op.Token...), `"}`...)

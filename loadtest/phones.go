@@ -1,0 +1,62 @@
+package loadtest
+
+import (
+	"bufio"
+	"fmt"
+	"path/filepath"
+
+	"github.com/alecthomas/kong"
+
+	"qianma/cluster/identity"
+	"qianma/loadtest/population"
+	"qianma/loadtest/province"
+)
+
+// PhonesCommand is `qianma load phones`: what the display profile would ask,
+// for a generator that is not ours. It needs the person key, because a code is
+// asked for by its person's pseudonym.
+type PhonesCommand struct {
+	Count     int      `help:"How many requests." default:"20000"`
+	People    uint32   `help:"Size of the population." default:"1000000"`
+	Seed      uint64   `help:"Same seed, same people." default:"1"`
+	Zipf      float64  `help:"Exponent of who refreshes." default:"1.1"`
+	Cold      float64  `help:"Share drawn from everybody alike." default:"0.1"`
+	Carriers  []string `help:"Carriers to use; empty: all."`
+	Data      string   `help:"Data directory of the province." default:"./data"`
+	Endpoints string   `help:"File with the endpoints of a province elsewhere."`
+}
+
+// Run prints a URL on each line; the display nodes take turns.
+func (c *PhonesCommand) Run(k *kong.Context) error {
+	from := c.Endpoints
+	if from == "" {
+		from = c.Data
+	}
+	e, err := province.LoadEndpoints(from)
+	if err != nil {
+		return err
+	}
+	carriers, err := e.Pick(c.Carriers)
+	if err != nil {
+		return err
+	}
+	hasher, err := identity.LoadHasher(filepath.Join(e.Data, "secrets", "person.key"))
+	if err != nil {
+		return err
+	}
+	var nodes []string
+	for _, carrier := range carriers {
+		nodes = append(nodes, e.Carriers[carrier]["display"]...)
+	}
+	if len(nodes) == 0 {
+		return fmt.Errorf("%s names no display node", from)
+	}
+	people := population.New(c.Seed, max(1, c.People))
+	draw := population.NewDraw(people, c.Seed, c.Zipf, c.Cold)
+	out := bufio.NewWriter(k.Stdout)
+	for i := range c.Count {
+		document := identity.Document{Kind: identity.Resident, Number: string(people.AppendNumber(nil, draw.Next()))}
+		fmt.Fprintf(out, "%s%s\n", nodes[i%len(nodes)], hasher.Person(document).Append([]byte(province.CodePath)))
+	}
+	return out.Flush()
+}
