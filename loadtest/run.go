@@ -37,11 +37,14 @@ type System struct {
 // Options are a run.
 type Options struct {
 	profiles.Settings
-	System     System
-	Drive      drive.Config
-	Out        string // directory for result.json, report.html, ledger; empty: nothing is kept
-	ReadBack   int    // people to look for afterwards; 0: all; below 0: none
-	Settle     time.Duration
+	System   System
+	Drive    drive.Config
+	Out      string // directory for result.json, report.html, ledger; empty: nothing is kept
+	ReadBack int    // people to look for afterwards; 0: all; below 0: none
+	Settle   time.Duration
+	// Rest is called when all has been sent and before anything is read back,
+	// which takes the machine as a load does; it returns when ctx ends. May be nil.
+	Rest       func(ctx context.Context)
 	Objectives report.Objectives
 	Part       uint64 // of Parts generators
 	Parts      uint64
@@ -299,6 +302,9 @@ func (r *run) check(ctx context.Context, res *report.Result) error {
 	l := r.profile.Ledger
 	if l == nil || r.o.ReadBack < 0 || r.halted {
 		return nil
+	}
+	if r.o.Rest != nil {
+		r.o.Rest(ctx)
 	}
 	r.say("reading back %d tests at %d carriers", l.Count()[ledger.Acked], len(l.Head.Carriers))
 	return Check(ctx, r.o.System, l, r.o.ReadBack, r.o.Settle, res)

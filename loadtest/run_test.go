@@ -134,6 +134,26 @@ func TestALostReplyIsTriedAgainWithItsKey(t *testing.T) {
 	}
 }
 
+// TestNothingIsReadBackBeforeTheRest: reading back loads the system, so whoever
+// watches it recover must be able to come first. A run opens its target once for
+// the load and once more for reading back.
+func TestNothingIsReadBackBeforeTheRest(t *testing.T) {
+	t.Parallel()
+	p := fake.New(t, fake.Lies{})
+	o := options(t, p, "scan", 100, time.Second)
+	opened, before := 0, 0
+	open := o.System.Open
+	o.System.Open = func(run string) (drive.Target, error) {
+		opened++
+		return open(run)
+	}
+	o.Rest = func(context.Context) { before = opened }
+	res := load(t, o)
+	if before != 1 || opened != 2 || res.Ledger == nil {
+		t.Errorf("opened %d times when all was sent, %d after the run; ledger %v", before, opened, res.Ledger)
+	}
+}
+
 func TestARejectedRowOfABatchFailsAlone(t *testing.T) {
 	p := fake.New(t, fake.Lies{RejectEvery: 40})
 	o := options(t, p, "batch", 1000, 2*time.Second)

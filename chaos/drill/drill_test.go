@@ -303,3 +303,21 @@ func TestAStepWaitsForAnElection(t *testing.T) {
 		t.Error("a target that is not there was found")
 	}
 }
+
+// TestTheCalmEndsWithItsDrill: the load waits for the calm before it reads back,
+// and no longer than the drill goes on.
+func TestTheCalmEndsWithItsDrill(t *testing.T) {
+	_, w := open(t)
+	r := &run{Drill: &Drill{Quiet: fault.Duration(time.Minute)}, o: Options{Say: t.Logf}, w: w, h: model.NewHistory(), rep: &report.Report{ConvergedMS: -1}}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	calm := make(chan time.Duration, 1)
+	if r.converge(over, calm); r.rep.ConvergedMS != -1 {
+		t.Errorf("a drill that was ended converged after %v ms", r.rep.ConvergedMS)
+	}
+	since := r.h.Now() - time.Hour
+	calm <- since
+	if r.converge(t.Context(), calm); r.rep.ConvergedMS < millis(time.Hour) {
+		t.Errorf("an hour after the calm all are equal; it said %v ms", r.rep.ConvergedMS)
+	}
+}

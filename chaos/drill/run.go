@@ -141,11 +141,12 @@ func (r *run) rehearse(ctx context.Context) error {
 	probes := traffic.Begin(r.w.Topology, r.h, r.o.Seed)
 	defer probes.Close()
 	go r.heed(ctx, cancel) // ends with ctx
-	load := make(chan loaded, 1)
+	load, calm := make(chan loaded, 1), make(chan time.Duration, 1)
 	r.begun = r.h.Now()
 	go func() {
 		l, err := traffic.Run(ctx, traffic.Options{Data: r.w.Data, Shape: r.Traffic, Duration: r.Duration(), Seed: r.o.Seed,
-			Out: filepath.Join(r.o.Out, "load"), History: r.h, Settle: settleLost})
+			Out: filepath.Join(r.o.Out, "load"), History: r.h, Settle: settleLost,
+			Rest: func(ctx context.Context) { r.converge(ctx, calm) }})
 		load <- loaded{l, err}
 	}()
 	r.o.Say("traffic flows: %g tests and %g displays a second", r.Traffic.Tests, r.Traffic.Displays)
@@ -159,14 +160,13 @@ func (r *run) rehearse(ctx context.Context) error {
 		cancel()
 	}
 	since := max(r.last(), until)
-	equal := r.equal(ctx, since) // beside the load, which reads everybody back
+	calm <- since
 	got := <-load
 	r.rep.Changes = watch.Close()
 	if err := errors.Join(failed, got.err); err != nil || ctx.Err() != nil {
 		r.rep.Verdict = report.Aborted
 		return errors.Join(err, ctx.Err())
 	}
-	r.rep.ConvergedMS = <-equal
 	r.quiet(ctx, since)
 	if err := probes.Final(ctx); err != nil {
 		r.rep.Why = append(r.rep.Why, err.Error())
@@ -369,18 +369,21 @@ func (r *run) last() (at time.Duration) {
 	return at
 }
 
-// equal tells how long after a moment all of both carriers were first seen to
-// hold the same, in ms, or -1.
-func (r *run) equal(ctx context.Context, since time.Duration) <-chan float64 {
-	out := make(chan float64, 1)
-	go func() { // ends with ctx
-		if len(settle(ctx, r.Quiet.D(), r.w.Unequal)) > 0 {
-			out <- -1
-			return
-		}
-		out <- millis(r.h.Now() - since)
-	}()
-	return out
+// converge waits, when the load has sent all it had, until all of both carriers
+// hold the same, and notes how long after the faults and the traffic that was.
+// The load reads everybody back only then, as fast as the machine can: beside
+// catching up that would measure itself.
+func (r *run) converge(ctx context.Context, calm <-chan time.Duration) {
+	var since time.Duration
+	select {
+	case since = <-calm:
+	case <-ctx.Done():
+		return
+	}
+	r.o.Say("calm: waiting until all are equal, before everybody is read back")
+	if len(settle(ctx, r.Quiet.D(), r.w.Unequal)) == 0 {
+		r.rep.ConvergedMS = millis(r.h.Now() - since)
+	}
 }
 
 // quiet waits until all of both carriers hold the same, now that nothing is

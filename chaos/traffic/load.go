@@ -62,8 +62,9 @@ type Options struct {
 	Seed     uint64
 	Out      string // directory for the ledger and the load's own report; empty: none
 	History  *model.History
-	Surge    bool          // this is what comes on top; nothing is read back
-	Settle   time.Duration // how long to look for what is missing
+	Surge    bool                  // this is what comes on top; nothing is read back
+	Settle   time.Duration         // how long to look for what is missing
+	Rest     func(context.Context) // called when all was sent, before anything is read back; may be nil
 }
 
 // Run makes the load, and afterwards reads back every test it was told is
@@ -104,7 +105,7 @@ func (o *Options) settings(system loadtest.System, people *population.People) lo
 	if s.Batch > 0 {
 		s.Profile = "batch"
 	}
-	out := loadtest.Options{Settings: s, System: system, Out: o.Out, Settle: o.Settle}
+	out := loadtest.Options{Settings: s, System: system, Out: o.Out, Settle: o.Settle, Rest: o.Rest}
 	if o.Surge {
 		out.ReadBack, out.Watches, out.Unmetered, out.Out = -1, -1, true, ""
 		out.Drive.Tries = 1 // a refusal is an answer
