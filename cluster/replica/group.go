@@ -32,6 +32,7 @@ type group struct {
 
 	queue    *queue
 	slots    chan struct{} // entries and forwarded calls that may be under way
+	stride   stride        // how much of others' one entry takes in
 	bell     bell          // commits, leadership, peer marks
 	reads    reads
 	vouching vouching

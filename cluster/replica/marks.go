@@ -38,9 +38,6 @@ func (g *group) blocks(o fact.Origin, after uint64, maxBytes int) ([]fact.Block,
 	return readBlocks(snap, id, after, maxBytes)
 }
 
-// ingestBytes bounds one entry of ingested blocks.
-const ingestBytes = 1 << 20
-
 // ingest commits blocks of other origins here. Repeats are dropped before they
 // reach the log; gaps and contradictions are refused.
 func (g *group) ingest(ctx context.Context, blocks []fact.Block) error {
@@ -57,10 +54,12 @@ func (g *group) ingest(ctx context.Context, blocks []fact.Block) error {
 		// The digest is proved when the entry is applied; here only the order
 		// is looked at, and the next block says what it expects.
 		at[b.Origin] = fact.Mark{Seq: b.Last(), Digest: nextPrev(blocks[i+1:], b)}
-		if len(payload) > 0 && len(payload)+len(b.Body) > ingestBytes {
+		if len(payload) > 0 && len(payload)+len(b.Body) > g.stride.most() {
+			start := time.Now()
 			if err := g.ingestEntry(ctx, payload); err != nil {
 				return err
 			}
+			g.makeWay(time.Since(start))
 			payload = payload[:0:0]
 		}
 		payload = b.Append(payload)
@@ -69,6 +68,16 @@ func (g *group) ingest(ctx context.Context, blocks []fact.Block) error {
 		return nil
 	}
 	return g.ingestEntry(ctx, payload)
+}
+
+// makeWay rests between two entries of others' facts for as long as the last one
+// was under way, if a write waits or is under way: what an entry costs in disk
+// and processor goes on after it, at the other replicas too.
+func (g *group) makeWay(took time.Duration) {
+	if g.queue.depth() > 0 || len(g.slots) > 0 {
+		g.r.metrics.madeWay.Inc()
+		pause(g.ctx, min(took, strideTime))
+	}
 }
 
 func follows(b *fact.Block, at map[fact.Origin]fact.Mark) error {
@@ -97,6 +106,7 @@ func (g *group) ingestEntry(ctx context.Context, payload []byte) error {
 		return errClosing
 	}
 	defer func() { <-g.slots }()
+	start := time.Now()
 	answer, err := g.apply(kindIngest, payload)
 	switch {
 	case err == nil:
@@ -108,6 +118,7 @@ func (g *group) ingestEntry(ctx context.Context, payload []byte) error {
 	if refused, ok := answer.(error); ok {
 		return refused
 	}
+	g.stride.took(len(payload), time.Since(start))
 	return nil
 }
 

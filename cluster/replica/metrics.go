@@ -11,6 +11,7 @@ type metrics struct {
 	gathered prometheus.Histogram // proposals in an entry
 	commit   prometheus.Histogram // seconds from entry proposed to applied
 	refused  *prometheus.CounterVec
+	madeWay  prometheus.Counter
 	restarts *prometheus.CounterVec // of a raft instance, by guard
 }
 
@@ -23,10 +24,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		commit: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "qianma_replica_commit_seconds", Help: "From an entry proposed to applied on this leader.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}),
 		refused:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "qianma_replica_refused_total", Help: "Proposals refused, by code."}, []string{"code"}),
+		madeWay:  prometheus.NewCounter(prometheus.CounterOpts{Name: "qianma_replica_made_way_total", Help: "Rests of catching up with another carrier, for a write."}),
 		restarts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "qianma_replica_raft_restarts_total", Help: "Raft instances restarted, by guard."}, []string{"guard"}),
 	}
 	if reg != nil {
-		for _, c := range []prometheus.Collector{m.facts, m.commands, m.gathered, m.commit, m.refused, m.restarts} {
+		for _, c := range []prometheus.Collector{m.facts, m.commands, m.gathered, m.commit, m.refused, m.madeWay, m.restarts} {
 			// A second replica in one process (tests) keeps its own numbers unseen.
 			_ = reg.Register(c)
 		}
