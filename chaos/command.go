@@ -193,6 +193,7 @@ type Run struct {
 	Where
 	Name   string        `arg:"" help:"Name or file of a drill."`
 	Seed   uint64        `help:"Of every choice; 0: by chance."`
+	Runs   int           `help:"Run it so often, each time with the next seed, and say what all came to." default:"1"`
 	For    time.Duration `help:"Traffic after the last fault, in place of the drill's own."`
 	Report string        `help:"Directory of the report; empty: a new one under DATA/drills/reports." type:"path"`
 	Watch  bool          `help:"Say what happens while it does."`
@@ -207,6 +208,9 @@ func (c *Run) Run(ctx context.Context, k *kong.Context) error {
 	}
 	if c.For > 0 {
 		d.After = fault.Duration(c.For)
+	}
+	if c.Runs > 1 {
+		return c.often(ctx, k, d)
 	}
 	rep, err := rehearse(ctx, d, c.Data, c.Seed, c.Report, says(k.Stderr, c.Watch))
 	if err != nil {
@@ -397,7 +401,7 @@ type Table struct {
 	Out string `arg:"" help:"Directory with a report of each drill; the page is written into it." type:"path"`
 }
 
-// Run writes index.html over the reports in a directory.
+// Run writes index.html and table.md over the reports in a directory.
 func (c *Table) Run(k *kong.Context) error { return writeTable(c.Out) }
 
 func writeTable(dir string) error {
@@ -405,19 +409,21 @@ func writeTable(dir string) error {
 	if err != nil {
 		return err
 	}
-	var all []*report.Report
+	var all []report.Entry
 	for _, p := range paths {
 		r, err := report.Load(p)
 		if err != nil {
 			return err
 		}
-		all = append(all, r)
+		all = append(all, report.Entry{Report: r, Page: filepath.Base(filepath.Dir(p)) + "/report.html"})
 	}
 	raw, err := report.Table(all)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "index.html"), raw, 0o644)
+	return errors.Join(
+		os.WriteFile(filepath.Join(dir, "index.html"), raw, 0o644),
+		os.WriteFile(filepath.Join(dir, "table.md"), report.Markdown(all), 0o644))
 }
 
 // Lever is `qianma drill lever`.

@@ -79,9 +79,7 @@ func (c *Suite) Run(ctx context.Context, k *kong.Context) error {
 		if err != nil {
 			return err
 		}
-		if v.Code() > worst.Code() {
-			worst = v
-		}
+		worst = report.Worse(worst, v)
 	}
 	if err := writeTable(c.Report); err != nil {
 		return err
@@ -130,9 +128,7 @@ func (c *Suite) part(ctx context.Context, k *kong.Context, links string, part []
 			return worst, err
 		}
 		v := judged(d, rep)
-		if v.Code() > worst.Code() {
-			worst = v
-		}
+		worst = report.Worse(worst, v)
 		if v != rep.Verdict {
 			fmt.Fprintf(k.Stdout, "  as a canary: %s\n", v)
 		}

@@ -123,6 +123,29 @@ func TestTargets(t *testing.T) {
 }
 
 // TestWhoIsAlone: only a cut from everybody takes a process from its group.
+// TestAnyOneIsNeverAlone: a seed may pick any process that others stand in for,
+// of every subsystem and carrier, and none that is all of its cluster.
+func TestAnyOneIsNeverAlone(t *testing.T) {
+	_, w := open(t)
+	met := map[string]bool{}
+	for seed := range uint64(300) {
+		got, err := Find(t.Context(), w, "one(*)", seed)
+		if err != nil || len(got.Processes) != 1 {
+			t.Fatalf("%v, %v", got.Names(), err)
+		}
+		p := got.Processes[0]
+		if len(w.Topology.Select(p.Carrier, p.Subsystem)) < 2 {
+			t.Fatalf("%s is alone", p.Name)
+		}
+		met[p.Name] = true
+	}
+	for _, p := range w.Topology.Processes {
+		if len(w.Topology.Select(p.Carrier, p.Subsystem)) > 1 && !met[p.Name] {
+			t.Errorf("%s was never picked", p.Name)
+		}
+	}
+}
+
 func TestWhoIsAlone(t *testing.T) {
 	_, w := open(t)
 	for target, want := range map[string]int{"link:unicom-nucleic-1<->*": 1, "link:unicom-mobile": 0, "link:unicom-nucleic-1->*": 0} {

@@ -19,6 +19,7 @@ import (
 //	leader(nucleic@unicom)   who leads the cluster now
 //	follower(nucleic@unicom) one who does not
 //	one(nucleic@unicom)      any one
+//	one(*)                   any one of any cluster that has more than one
 //	minority(nucleic@unicom) as many as may be lost
 //	all(nucleic@unicom)      the whole cluster; all(nucleic): of every carrier
 //	carrier:unicom           everything of a carrier
@@ -86,6 +87,9 @@ func (f finder) processes(text string) ([]topology.Process, error) {
 	if text == "everything" {
 		return f.w.Topology.Processes, nil
 	}
+	if text == "one(*)" {
+		return f.few("one", f.clustered())
+	}
 	if c, ok := strings.CutPrefix(text, "carrier:"); ok {
 		return some(f.w.Topology.Select(c, ""), text)
 	}
@@ -102,6 +106,14 @@ func (f finder) processes(text string) ([]topology.Process, error) {
 		return nil, fmt.Errorf("%q does not say at which carrier: write %s(%s@unicom)", text, how, subsystem)
 	}
 	return f.few(how, all)
+}
+
+// clustered are the processes that are not alone in what they do at their
+// carrier.
+func (f finder) clustered() []topology.Process {
+	return slices.DeleteFunc(slices.Clone(f.w.Topology.Processes), func(p topology.Process) bool {
+		return len(f.w.Topology.Select(p.Carrier, p.Subsystem)) < 2
+	})
 }
 
 // few picks from one cluster.

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"slices"
 	"strings"
+	"time"
 )
 
 //go:embed page.html
@@ -49,11 +51,39 @@ func (r *Report) HTML() ([]byte, error) {
 	return b.Bytes(), err
 }
 
+// Entry is a report, and where its own page is from the page over all.
+type Entry struct {
+	*Report
+	Page string
+}
+
 // Table is the failure table with what was measured: a page over all drills.
-func Table(all []*Report) ([]byte, error) {
+func Table(all []Entry) ([]byte, error) {
 	var b bytes.Buffer
 	err := table.Execute(&b, all)
 	return b.Bytes(), err
+}
+
+// Markdown is the same table for people who read the repository.
+func Markdown(all []Entry) []byte {
+	var b bytes.Buffer
+	if len(all) > 0 {
+		first := slices.MinFunc(all, func(a, b Entry) int { return a.Start.Compare(b.Start) })
+		m := first.Machine
+		fmt.Fprintf(&b, "%d drills, begun on %s with commit %s on %d cores with %d MiB, where an fsync takes %.0f µs.\n\n",
+			len(all), first.Start.UTC().Format(time.DateOnly), first.Commit, m.Cores, m.MemoryMiB, m.FsyncUS)
+	}
+	b.WriteString("| drill | row of the failure table | verdict | first sign | through again | longest write gap | uploads | displays | lost | repeated | silently stale | equal after | seed |\n")
+	b.WriteString("|---|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+	for _, e := range all {
+		name := e.Name
+		if e.MustFail != "" {
+			name += " (canary: must break " + e.MustFail + ")"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %.3f%% | %.3f%% | %d | %d | %d | %s | %d |\n", name, e.Row, e.Verdict, milli(e.DetectedMS), milli(e.RecoveredMS),
+			milli(e.LongestWriteGap), e.UploadSuccess, e.DisplaySuccess, e.Lost, e.Repeated, e.StaleGreen, milli(e.ConvergedMS), e.Seed)
+	}
+	return b.Bytes()
 }
 
 // Line is one line of a chart.

@@ -39,6 +39,18 @@ var codes = map[Verdict]int{Held: 0, Missed: 1, Broken: 2, Refused: 3, Aborted: 
 // Code is the exit code.
 func (v Verdict) Code() int { return codes[v] }
 
+// gravity orders verdicts: a drill that came to none says less than one that
+// found something broken.
+var gravity = []Verdict{Held, Missed, Refused, Aborted, Broken, Stuck}
+
+// Worse is the graver of two verdicts.
+func Worse(a, b Verdict) Verdict {
+	if slices.Index(gravity, b) > slices.Index(gravity, a) {
+		return b
+	}
+	return a
+}
+
 // Objectives are what a drill must measure up to; 0: not asked.
 type Objectives struct {
 	WriteGap       fault.Duration `yaml:"longest_write_gap" json:"longest_write_gap,omitzero"`
