@@ -113,6 +113,10 @@ bench-peers: build ## ours and the peers alternately under one schedule, ratios 
 bench-outside: build ## wrk and our generator ask the province in DATA for codes, alternately (ROUNDS, PROBE, PEOPLE)
 	@DATA=$(DATA) QIANMA=bin/qianma loadtest/bench-outside
 
+.PHONY: bench-growth
+bench-growth: build ## what a display and a test cost as the population grows, restarts, a rebuild (STEPS, FILL)
+	@QIANMA=bin/qianma loadtest/bench-growth
+
 .PHONY: clean
 clean: ## remove what was built (never data)
 	rm -rf bin
