@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -100,12 +101,12 @@ func total(all []*report.Report) Total {
 	return t
 }
 
-// rank is the least value that a share of a sorted list does not exceed.
+// rank is the least value that a share (above 0) of a sorted list does not exceed.
 func rank(sorted []float64, share float64) float64 {
 	if len(sorted) == 0 {
 		return 0
 	}
-	return sorted[min(len(sorted)-1, max(0, int(share*float64(len(sorted))+.999999)-1))]
+	return sorted[int(math.Ceil(share*float64(len(sorted))))-1]
 }
 
 func (t *Total) print(out io.Writer) {

@@ -122,7 +122,6 @@ func TestTargets(t *testing.T) {
 	}
 }
 
-// TestWhoIsAlone: only a cut from everybody takes a process from its group.
 // TestAnyOneIsNeverAlone: a seed may pick any process that others stand in for,
 // of every subsystem and carrier, and none that is all of its cluster.
 func TestAnyOneIsNeverAlone(t *testing.T) {
@@ -146,6 +145,7 @@ func TestAnyOneIsNeverAlone(t *testing.T) {
 	}
 }
 
+// TestWhoIsAlone: only a cut from everybody takes a process from its group.
 func TestWhoIsAlone(t *testing.T) {
 	_, w := open(t)
 	for target, want := range map[string]int{"link:unicom-nucleic-1<->*": 1, "link:unicom-mobile": 0, "link:unicom-nucleic-1->*": 0} {
