@@ -16,6 +16,7 @@
 package loadtest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -217,11 +218,7 @@ func (r *Reach) open(s *Shape) (System, func(), error) {
 	if r.Target != "qianma" {
 		return r.peer(s)
 	}
-	from := r.Endpoints
-	if from == "" {
-		from = r.Data
-	}
-	e, err := province.LoadEndpoints(from)
+	e, err := province.LoadEndpoints(cmp.Or(r.Endpoints, r.Data))
 	if err != nil {
 		return System{}, nil, err
 	}

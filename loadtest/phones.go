@@ -2,8 +2,8 @@ package loadtest
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
-	"path/filepath"
 
 	"github.com/alecthomas/kong"
 
@@ -28,10 +28,7 @@ type PhonesCommand struct {
 
 // Run prints a URL on each line; the display nodes take turns.
 func (c *PhonesCommand) Run(k *kong.Context) error {
-	from := c.Endpoints
-	if from == "" {
-		from = c.Data
-	}
+	from := cmp.Or(c.Endpoints, c.Data)
 	e, err := province.LoadEndpoints(from)
 	if err != nil {
 		return err
@@ -40,7 +37,7 @@ func (c *PhonesCommand) Run(k *kong.Context) error {
 	if err != nil {
 		return err
 	}
-	hasher, err := identity.LoadHasher(filepath.Join(e.Data, "secrets", "person.key"))
+	hasher, err := e.Hasher()
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"time"
 
-	"qianma/cluster/identity"
 	"qianma/loadtest/cost"
 	"qianma/loadtest/drive"
 	"qianma/loadtest/hist"
@@ -365,8 +364,7 @@ func Province(e *province.Endpoints, carriers []string, cfg province.Config) (Sy
 	}
 	cfg.Endpoints, cfg.Carriers = e, picked
 	s := System{Name: "qianma", Carriers: picked, Endpoints: e}
-	key := filepath.Join(e.Data, "secrets", "person.key")
-	if cfg.Hasher, err = identity.LoadHasher(key); err != nil {
+	if cfg.Hasher, err = e.Hasher(); err != nil {
 		cfg.Hasher = nil
 		s.Notes = append(s.Notes, "the person key is not readable here: people are resolved over HTTP, batches are NDJSON")
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"qianma/cluster/identity"
 )
 
 // Endpoints says where a province listens: data/endpoints.json, or a file of
@@ -37,6 +39,11 @@ func LoadEndpoints(path string) (*Endpoints, error) {
 		return nil, fmt.Errorf("%s names no carrier", path)
 	}
 	return e, nil
+}
+
+// Hasher is the province's own, where its key can be read.
+func (e *Endpoints) Hasher() (*identity.Hasher, error) {
+	return identity.LoadHasher(filepath.Join(e.Data, "secrets", "person.key"))
 }
 
 // Pick returns the carriers in a stable order: those asked for, or all with
