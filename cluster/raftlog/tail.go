@@ -31,7 +31,10 @@ var errTail = errors.New("raftlog: entries that were synced cannot be read")
 
 // checkTail returns a CorruptError if the newest log file was damaged where it
 // had been synced. What cannot be told from a write that was under way is the
-// last chunk: nothing after it vouches for it.
+// last chunk, for nothing after it vouches for it, and at times the one before:
+// Pebble lets a writer go a moment before it notes how far the file is synced,
+// so a chunk that follows at once may vouch only for what lies before its
+// predecessor. Its successor was flushed after that note and vouches for all.
 func checkTail(fs vfs.FS, dir string) error {
 	path, number, err := newestLog(fs, dir)
 	if err != nil || path == "" {
