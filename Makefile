@@ -117,6 +117,10 @@ bench-outside: build ## wrk and our generator ask the province in DATA for codes
 bench-growth: build ## what a display and a test cost as the population grows, restarts, a rebuild (STEPS, FILL)
 	@QIANMA=bin/qianma loadtest/bench-growth
 
+.PHONY: bench-surge
+bench-surge: build ## the most that the province in DATA completes, then twice that from a tenth of it within a minute (STEPS, PROBE, SURGE, TIMES)
+	@DATA=$(DATA) QIANMA=bin/qianma loadtest/bench-surge
+
 .PHONY: clean
 clean: ## remove what was built (never data)
 	rm -rf bin

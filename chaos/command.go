@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -335,29 +336,40 @@ func (c *Status) Run(ctx context.Context, k *kong.Context) error {
 	return err
 }
 
-// reports are those of a province, oldest first.
-func reports(home agent.Home) ([]string, error) {
-	paths, err := filepath.Glob(filepath.Join(home.Reports(), "*", "report.json"))
-	slices.Sort(paths)
-	return paths, err
-}
-
 // History is `qianma drill history`.
 type History struct{ Where }
 
-// Run prints a line for each report.
+// Run prints a line for each report, oldest first.
 func (c *History) Run(k *kong.Context) error {
-	paths, err := reports(c.home())
+	all, err := history(c.home().Reports())
 	if err != nil {
 		return err
 	}
 	t := tabwriter.NewWriter(k.Stdout, 0, 4, 2, ' ', 0)
-	for _, p := range paths {
-		if r, err := report.Load(p); err == nil {
-			fmt.Fprintf(t, "%s\t%s\t%s\tseed %d\t%s\n", r.Start.UTC().Format("2006-01-02 15:04:05"), r.Name, r.Verdict, r.Seed, filepath.Dir(p))
-		}
+	for _, e := range all {
+		fmt.Fprintf(t, "%s\t%s\t%s\tseed %d\t%s\n", e.Start.UTC().Format("2006-01-02 15:04:05"), e.Name, e.Verdict, e.Seed, filepath.Dir(e.Page))
 	}
 	return t.Flush()
+}
+
+// history is every report in a directory, those of many runs (often.go) a level
+// deeper than the others. What cannot be read is no report.
+func history(dir string) ([]report.Entry, error) {
+	var all []report.Entry
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // nobody has drilled here yet
+		}
+		if err != nil || d.Name() != "report.json" {
+			return err
+		}
+		if r, err := report.Load(path); err == nil {
+			all = append(all, report.Entry{Report: r, Page: filepath.Join(filepath.Dir(path), "report.html")})
+		}
+		return nil
+	})
+	slices.SortFunc(all, func(a, b report.Entry) int { return a.Start.Compare(b.Start) })
+	return all, err
 }
 
 // Compare is `qianma drill compare`.

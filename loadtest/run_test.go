@@ -235,6 +235,9 @@ func TestRefusalsOfASurgeAreCountedAndTimed(t *testing.T) {
 	if s == nil || s.RefusalMS.Count == 0 || s.WithoutHint != s.RefusalMS.Count || res.Failed == 0 || s.GoodputPerS == 0 {
 		t.Fatalf("%+v, failed %d", s, res.Failed)
 	}
+	if s.BindingRefused == 0 || s.DisplayRefused != 0 {
+		t.Errorf("of the refused, %d were bindings and %d displays; only writes are refused here", s.BindingRefused, s.DisplayRefused)
+	}
 	if s.RecoveryS != -1 || res.Code() == report.Held {
 		t.Errorf("a province that refuses for ever has recovered after %v s; code %d", s.RecoveryS, res.Code())
 	}

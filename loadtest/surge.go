@@ -20,8 +20,11 @@ func (r *run) surge() *report.Surge {
 		for k, t := range s.Kinds {
 			refusal.Merge(t.Refusal)
 			out.WithoutHint += t.NoHint
-			if drive.Kind(k) == drive.Display {
+			switch drive.Kind(k) {
+			case drive.Display:
 				out.DisplayRefused += t.Refused
+			case drive.Register, drive.RegisterBatch:
+				out.BindingRefused += t.Refused
 			}
 		}
 	}

@@ -104,6 +104,7 @@ type Surge struct {
 	WithoutHint    int64        `json:"refused_without_retry_after"`
 	RecoveryS      float64      `json:"recovery_s"` // after the fall until the objectives hold again; -1: never
 	DisplayRefused int64        `json:"display_refused"`
+	BindingRefused int64        `json:"binding_refused"` // swabs bound to people
 }
 
 // Machine is where the run took place.

@@ -89,6 +89,7 @@ func (r *Result) judgeSurge(o Objectives, most func(string, float64, float64)) {
 		most("refusals without Retry-After", float64(r.Surge.WithoutHint), 0)
 	}
 	most("displays refused", float64(r.Surge.DisplayRefused), 0)
+	most("bindings refused", float64(r.Surge.BindingRefused), 0)
 }
 
 // The exit codes of a run.
