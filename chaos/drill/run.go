@@ -84,6 +84,7 @@ type run struct {
 	rep  *report.Report
 
 	h      *model.History
+	watch  *traffic.Watch
 	before map[string]traffic.Usage
 	begun  time.Duration // when traffic began, on the history's clock
 
@@ -136,8 +137,8 @@ func (r *run) rehearse(ctx context.Context) error {
 	defer cancel()
 	r.before = traffic.Usages(ctx, r.w)
 	r.h = model.NewHistory()
-	watch := traffic.Look(r.w, r.h)
-	defer watch.Close()
+	r.watch = traffic.Look(r.w, r.h)
+	defer r.watch.Close()
 	probes := traffic.Begin(r.w.Topology, r.h, r.o.Seed)
 	defer probes.Close()
 	go r.heed(ctx, cancel) // ends with ctx
@@ -162,7 +163,7 @@ func (r *run) rehearse(ctx context.Context) error {
 	since := max(r.last(), until)
 	calm <- since
 	got := <-load
-	r.rep.Changes = watch.Close()
+	r.rep.Changes = r.watch.Close()
 	if err := errors.Join(failed, got.err); err != nil || ctx.Err() != nil {
 		r.rep.Verdict = report.Aborted
 		return errors.Join(err, ctx.Err())
@@ -295,6 +296,7 @@ func (r *run) bring(ctx context.Context, p fault.Plan, f *report.Fault, s Step) 
 		return err
 	}
 	if err == nil {
+		r.attend(p)
 		f.From = r.now()
 		err = r.stay(ctx, h, s)
 		f.Injected = r.since(h.Injected)
@@ -312,6 +314,16 @@ func (r *run) bring(ctx context.Context, p fault.Plan, f *report.Fault, s Step) 
 	}
 	r.o.Say("%s is gone", s.Fault)
 	return err
+}
+
+// attend has the watch look for the sign that the targets themselves give.
+func (r *run) attend(p fault.Plan) {
+	if p.Tells == "" {
+		return
+	}
+	for _, name := range p.Targets {
+		r.watch.Gauge(name, p.Tells)
+	}
 }
 
 // stay keeps a fault for its time and hears whether it was brought at all. One

@@ -153,6 +153,9 @@ type Plan struct {
 	Down []string `json:"down,omitempty"`
 	// Traffic: the fault is what the drill itself sends; nothing is touched.
 	Traffic bool `json:"traffic,omitempty"`
+	// Tells is the gauge of a target that leaves zero when the system has
+	// noticed a fault that no client feels.
+	Tells string `json:"tells,omitempty"`
 }
 
 // Fault is an entry of the catalogue.

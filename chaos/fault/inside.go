@@ -32,6 +32,8 @@ func init() {
 	inside("omit", "a process leaves out every so-manieth piece of a kind of work in silence (job, nth: a fault of the build that no operator could undo: for canaries)", false,
 		func(o *mishap.Order, s Spec) { o.Kind, o.Job, o.Nth = mishap.Omit, mishap.Job(s.Job), s.Nth })
 	enter(Fault{Name: "power-cut", Says: "processes die at the same moment, and what they never synced is gone; with for they stay down until so long after the step, eight seconds of which pass before the power goes", plan: powerCut})
+	told("clock-jump", clockOff)
+	told("clock-drift", clockOff)
 	acts["order"] = order
 	acts["withdraw"] = func(ctx context.Context, w *world.World, a Action) error { return w.Withdraw(ctx, a.On, a.Path) }
 	acts["befall"] = befall
@@ -73,6 +75,20 @@ func inside(name, says string, ends bool, change func(*mishap.Order, Spec)) {
 		}
 		return nil
 	}})
+}
+
+// clockOff is how far a process finds its machine's clock from its peers' (cluster/node).
+const clockOff = "qianma_clock_off_seconds"
+
+// told says by which gauge the targets of a fault tell of it.
+func told(name, gauge string) {
+	f := Catalogue[name]
+	plan := f.plan
+	f.plan = func(p *Plan, s Spec, t Targets) error {
+		p.Tells = gauge
+		return plan(p, s, t)
+	}
+	enter(f)
 }
 
 // orders gives the order to every target, and takes it back.

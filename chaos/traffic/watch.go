@@ -23,6 +23,7 @@ type Change struct {
 type Watch struct {
 	w    *world.World
 	h    *model.History
+	ctx  context.Context // ends with the watch
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
@@ -37,7 +38,7 @@ const watchEvery = 250 * time.Millisecond
 func Look(w *world.World, h *model.History) *Watch {
 	o := &Watch{w: w, h: h, last: map[string]string{}}
 	ctx, cancel := context.WithCancel(context.Background())
-	o.stop = cancel
+	o.ctx, o.stop = ctx, cancel
 	o.wg.Go(func() { o.run(ctx, o.states) })
 	o.wg.Go(func() { o.run(ctx, o.leaders) })
 	return o
@@ -85,6 +86,30 @@ func (o *Watch) see(what, now string) {
 		}
 		o.changes = append(o.changes, Change{o.h.Now(), what + ": " + now})
 	}
+}
+
+// Gauge also notes when a gauge of a process leaves zero, and when it is back:
+// that is how the system tells of what no client feels. It must not be called
+// after Close.
+func (o *Watch) Gauge(process, name string) {
+	what := name + " of " + process
+	o.see(what, atZero)
+	o.wg.Go(func() {
+		o.run(o.ctx, func(ctx context.Context) {
+			if raw, err := o.w.Text(ctx, process, "/metrics"); err == nil {
+				o.see(what, reading(raw, name))
+			}
+		})
+	})
+}
+
+const atZero, offZero = "0", "not 0"
+
+func reading(raw []byte, name string) string {
+	if metric(raw, name) == 0 {
+		return atZero
+	}
+	return offZero
 }
 
 // Close stops watching, waits, and returns what was seen. It is safe to call
