@@ -21,6 +21,7 @@ import (
 
 	"qianma/cluster/feed"
 	"qianma/cluster/node"
+	"qianma/cluster/replica"
 	"qianma/cluster/topology"
 	"qianma/cluster/web"
 	"qianma/middle-store/fold"
@@ -35,11 +36,16 @@ const subsystem = "middlestore"
 // follows are the subsystems whose facts are folded.
 var follows = []string{fold.Nucleic, fold.Vaccine}
 
+// tailBytes is how much of what was taken last is kept for replicas: some
+// 30,000 facts, seconds of a busy morning. They ask once a second.
+const tailBytes = 8 << 20
+
 // Service is one running middle store.
 type Service struct {
 	*node.Base
 	server *serve.Server
 	config store.Config
+	tail   *feed.Tail // for replicas that lack what was taken last
 
 	cancel context.CancelFunc
 	work   sync.WaitGroup
@@ -58,7 +64,7 @@ func Open(cfg node.Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{Base: base, followers: map[string]*feed.Follower{}}
+	s := &Service{Base: base, tail: feed.NewTail(tailBytes), followers: map[string]*feed.Follower{}}
 	s.config = store.Config{
 		Dir: filepath.Join(cfg.Dir, "store"), FS: base.FS, Clock: base.Clock, Logger: base.Log, Fatal: base.Fatal,
 		CacheBytes: max(cfg.MemoryMiB, 256) << 20 / 4,
@@ -68,6 +74,7 @@ func Open(cfg node.Config) (*Service, error) {
 	}
 	s.server = serve.New(serve.Config{Name: cfg.Name, Clock: base.Clock, Freshness: s.freshness})
 	s.server.Register(base.RPC)
+	replica.ServeSource(base.RPC, s.tail)
 	s.server.RegisterHTTP(base.Web)
 	s.publish()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -171,7 +178,7 @@ func (s *Service) follow() error {
 	for _, sub := range follows {
 		for shard := range s.Topology.ShardsOf(sub) {
 			cfg := feed.FollowerConfig{
-				Name: fmt.Sprintf("%s/%d", sub, shard), Broker: s.Broker, Sink: s.store, OnDivergence: s.noteDivergence,
+				Name: fmt.Sprintf("%s/%d", sub, shard), Broker: s.Broker, Sink: s.tail.Before(s.store), OnDivergence: s.noteDivergence,
 				Clock: s.Clock, Logger: s.Log, Metrics: s.Web.Metrics(), Gather: node.Gather,
 			}
 			for _, c := range carriers {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -286,6 +287,31 @@ func TestEmptyReplicaCopiesAPeer(t *testing.T) {
 		p.until(name+" answers from the copy", func() bool { return p.ask(name, 1).Status == "negative" })
 		p.level(name, "mobile-middlestore-1")
 	}
+}
+
+// TestWhatOnlyAMiddleStoreTookComesToItsCarrier: a middle store took facts of
+// the other carrier, which burned before nucleic here had asked it for them. They
+// are nowhere else, so nucleic takes them from the middle store; the other one
+// here, which came too late as well, takes them from nucleic.
+func TestWhatOnlyAMiddleStoreTookComesToItsCarrier(t *testing.T) {
+	p := newProvince(t)
+	p.openNodes(everyNode...)
+	p.openStores("unicom-middlestore-1", "unicom-middlestore-2")
+	p.commit("mobile-nucleic-1", registered(1, "T1"))
+	p.until("nucleic and both stores of unicom hold it", func() bool {
+		return strings.Contains(p.marks("unicom-nucleic-1"), "mobile/nucleic") &&
+			p.ask("unicom-middlestore-1", 1).Status == "pending" && p.ask("unicom-middlestore-2", 1).Status == "pending"
+	})
+	p.closeNode("unicom-nucleic-1")
+	p.closeStore("unicom-middlestore-2")
+	p.commit("mobile-nucleic-1", negative("T1"))
+	p.until("the store that is left has taken it", func() bool { return p.ask("unicom-middlestore-1", 1).Status == "negative" })
+	p.closeNode("mobile-nucleic-1")
+	must(t, os.RemoveAll(filepath.Join(p.dir, "mobile-nucleic-1")))
+	p.openNodes("unicom-nucleic-1")
+	p.openStores("unicom-middlestore-2")
+	p.until("the other store has it too", func() bool { return p.ask("unicom-middlestore-2", 1).Status == "negative" })
+	p.level("unicom-middlestore-1", "unicom-middlestore-2")
 }
 
 // TestEmptyReplicaReplays has no peer to copy.

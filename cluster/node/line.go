@@ -160,8 +160,15 @@ func (l *line) follow() (*feed.Follower, error) {
 		cfg.Topics = append(cfg.Topics, feed.Topic{Carrier: carrier, Subsystem: n.Config.Subsystem, Shard: l.shard})
 		cfg.Sources = append(cfg.Sources, n.Sources(carrier, n.Config.Subsystem, l.shard)...)
 	}
+	// A reader of this carrier may have asked a carrier that burned for facts a
+	// moment before we would have (feed.Tail).
+	cfg.Sources = append(cfg.Sources, n.Sources(n.Config.Carrier, reader, l.shard)...)
 	return feed.OpenFollower(cfg)
 }
+
+// reader is how the topology calls those that follow every subsystem and serve
+// the tail of what they took (replica.ServeSource).
+const reader = "middlestore"
 
 // foreign picks what this shard takes in: every origin of the same subsystem
 // and shard but the one this group itself is writing.
@@ -170,7 +177,7 @@ func (l *line) foreign(o fact.Origin) bool {
 	return known && o != own && o.Subsystem == l.node.Config.Subsystem && int(o.Shard) == l.shard
 }
 
-// Sources are the replicas of a subsystem at a carrier as places to pull one
+// Sources are the processes of a subsystem at a carrier as places to pull one
 // shard's facts from.
 func (b *Base) Sources(carrier, subsystem string, shard int) []feed.Peer {
 	var out []feed.Peer

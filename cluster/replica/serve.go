@@ -92,7 +92,7 @@ func (r *Replica) Register(s *rpc.Server) {
 		e.catalog(&told)
 		return e.b, nil
 	})
-	on(MethodBlocks, serveBlocks)
+	on(MethodBlocks, func(_ context.Context, g *group, d *dec) ([]byte, error) { return serveBlocks(d, g.blocks) })
 }
 
 // serveMembers and serveChange are for operators: at any replica of the group.
@@ -136,12 +136,12 @@ func (r *Replica) servePropose(ctx context.Context, req []byte) ([]byte, error) 
 	return encodeVerdicts(g.proposeMany(ctx, proposals)), nil
 }
 
-func serveBlocks(ctx context.Context, g *group, d *dec) ([]byte, error) {
+func serveBlocks(d *dec, pull func(o fact.Origin, after uint64, maxBytes int) ([]fact.Block, error)) ([]byte, error) {
 	o, after, maxBytes := d.origin(), d.num(), d.num()
 	if d.bad {
 		return nil, malformed()
 	}
-	blocks, err := g.blocks(o, after, int(min(maxBytes, MaxBlocksBytes)))
+	blocks, err := pull(o, after, int(min(maxBytes, MaxBlocksBytes)))
 	if err != nil {
 		return nil, err
 	}
@@ -152,8 +152,38 @@ func serveBlocks(ctx context.Context, g *group, d *dec) ([]byte, error) {
 	return e.b, nil
 }
 
+// Source is what holds blocks and hands out ranges of them (feed.Source).
+type Source interface {
+	Catalog(ctx context.Context) (fact.Catalog, error)
+	Pull(ctx context.Context, o fact.Origin, after uint64, maxBytes int) ([]fact.Block, error)
+}
+
+// ServeSource lets Remote read from a process that is no replica. It is asked
+// for a shard as replicas are, and tells of all it has: an origin names its own.
+func ServeSource(s *rpc.Server, src Source) {
+	s.Handle(MethodCatalog, func(ctx context.Context, req []byte) ([]byte, error) {
+		if d := newDec(req); d.bad {
+			return nil, malformed()
+		}
+		told, err := src.Catalog(ctx)
+		if err != nil {
+			return nil, err
+		}
+		e := newEnc()
+		e.catalog(&told)
+		return e.b, nil
+	})
+	s.Handle(MethodBlocks, func(ctx context.Context, req []byte) ([]byte, error) {
+		d := newDec(req)
+		d.num() // the shard
+		return serveBlocks(d, func(o fact.Origin, after uint64, maxBytes int) ([]fact.Block, error) {
+			return src.Pull(ctx, o, after, maxBytes)
+		})
+	})
+}
+
 // Remote reads the blocks of one shard from a replica of it on another
-// process, at this carrier or the other.
+// process, at this carrier or the other, or from what ServeSource serves.
 type Remote struct {
 	Calls   Calls
 	Process string
