@@ -389,12 +389,21 @@ func TestFreshnessNeedsAVouch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			lagging, sink := feedtest.NewStore(), feedtest.NewStore()
 			lagging.Vouches = age
+			var asked atomic.Int64
+			lagging.Fail = func(call string) bool {
+				if call == "catalog" {
+					asked.Add(1)
+				}
+				return false
+			}
 			sink.Give(lagging.Grow(o, 1, 20))
 			acked := time.Now() // another replica has acknowledged a fact that neither of the two holds
 			f := follow(t, feed.FollowerConfig{Topics: topics(o), Sink: sink, Sources: []feed.Peer{peer("lagging", "unicom", lagging)}})
-			feedtest.Eventually(t, "it was asked", func() bool { return f.Status().Of(o).Known > 0 })
 			lagging.Grow(o, 1, 20)
-			feedtest.Level(t, lagging, sink) // by its word, which has been heard more than once by then
+			feedtest.Level(t, lagging, sink)
+			before := asked.Load()
+			// It is asked again only when its last word has been taken in.
+			feedtest.Eventually(t, "its word was heard since", func() bool { return asked.Load() >= before+2 })
 			l := f.Status().Of(o)
 			if l.Confirmed.After(acked) || l.Confirmed.IsZero() != (age < 0) {
 				t.Errorf("confirmed as of %v, and lacks what was acknowledged at %v", l.Confirmed, acked)
