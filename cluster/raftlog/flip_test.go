@@ -1,8 +1,11 @@
 package raftlog
 
 import (
+	"errors"
 	"io"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -40,6 +43,41 @@ func TestAFlippedBitIsNoEndOfTheLog(t *testing.T) {
 	}
 	if silent > 0 || damaged < 150 {
 		t.Errorf("of 200 flips %d were noticed and %d made the log shorter without a word", damaged, silent)
+	}
+}
+
+// Goal: a store of which a table is gone, or is shorter than it was, is damaged;
+// the replica is then filled by its peers, not started and started again.
+// Method: a table is removed, and one is cut, from a store that had been closed.
+func TestATableGoneOrCutIsDamage(t *testing.T) {
+	for name, harm := range map[string]func(fs vfs.FS, path string) error{
+		"gone": func(fs vfs.FS, path string) error { return fs.Remove(path) },
+		"cut": func(fs vfs.FS, path string) error {
+			f, err := fs.Create(path, vfs.WriteCategoryUnspecified)
+			if err != nil {
+				return err
+			}
+			_, err = f.Write([]byte("short"))
+			return errors.Join(err, f.Close())
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			disk := vfs.NewMem()
+			s := open(t, disk, nil)
+			must(t, group(t, s, 1).StoreLogs(entries(1, 10, 1)))
+			must(t, s.db.Flush())
+			must(t, s.Close())
+			names, err := disk.List("data/log")
+			must(t, err)
+			table := slices.IndexFunc(names, func(n string) bool { return strings.HasSuffix(n, ".sst") })
+			if table < 0 {
+				t.Fatalf("no table among %v", names)
+			}
+			must(t, harm(disk, "data/log/"+names[table]))
+			if _, err := Open(Config{Dir: "data/log", FS: disk, Logger: quiet}); !IsCorruption(err) {
+				t.Errorf("opened, or not called damaged: %v", err)
+			}
+		})
 	}
 }
 

@@ -18,7 +18,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -118,7 +120,7 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("raftlog: %w", err)
 	}
-	if s.db, err = pebble.Open(cfg.Dir, opts); err != nil {
+	if s.db, err = OpenDB(cfg.Dir, opts); err != nil {
 		return nil, fmt.Errorf("raftlog: open: %w", err)
 	}
 	if !found.Exists {
@@ -350,6 +352,17 @@ func (e *CorruptError) Unwrap() error { return e.Err }
 func IsCorruption(err error) bool {
 	var c *CorruptError
 	return errors.As(err, &c) || pebble.IsCorruptionError(err)
+}
+
+// OpenDB is pebble.Open, which says only in words that a table is gone or cut
+// short: here that is a CorruptError, as a wrong bit in it would be. Whoever
+// could do without the file would not have written it.
+func OpenDB(dir string, opts *pebble.Options) (*pebble.DB, error) {
+	db, err := pebble.Open(dir, opts)
+	if errors.Is(err, fs.ErrNotExist) || err != nil && strings.Contains(err.Error(), "object size mismatch") {
+		err = &CorruptError{Path: dir, Err: err}
+	}
+	return db, err
 }
 
 func groupKey(id uint16, space byte, tail int) []byte {

@@ -185,7 +185,7 @@ func (s *store) openGeneration(number uint64) (*generation, error) {
 	if err := raftlog.MakeDir(s.fs, dir); err != nil {
 		return nil, err
 	}
-	db, err := pebble.Open(dir, s.options())
+	db, err := raftlog.OpenDB(dir, s.options())
 	if err != nil {
 		return nil, err
 	}

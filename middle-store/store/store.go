@@ -159,7 +159,7 @@ func (s *Store) openGeneration(n uint64) error {
 	opts.Logger, opts.EventListener = s.fail, s.fail.Listener()
 	opts.Cache = pebble.NewCache(int64(s.cfg.CacheBytes))
 	defer opts.Cache.Unref()
-	db, err := pebble.Open(s.home.path(n), opts)
+	db, err := raftlog.OpenDB(s.home.path(n), opts)
 	if err != nil {
 		return err
 	}
