@@ -43,6 +43,25 @@ func TestTheShortSuiteCutsBothWays(t *testing.T) {
 	}
 }
 
+// TestACanaryThatBreaksAProvinceHasItToItself: what follows it would find no
+// steady state. All others share one.
+func TestACanaryThatBreaksAProvinceHasItToItself(t *testing.T) {
+	d := func(name, mustFail, plant string) *drill.Drill {
+		return &drill.Drill{Name: name, MustFail: mustFail, Plant: plant}
+	}
+	got := shares([]*drill.Drill{d("a", "", ""), d("lies", "lost", ""), d("only told", "lost", "forget-one"), d("forgets", "lost", ""), d("b", "", "")})
+	var text []string
+	for _, s := range got {
+		text = append(text, names(s))
+	}
+	if want := []string{"a, only told, b", "lies", "forgets"}; !slices.Equal(text, want) {
+		t.Errorf("%q, want %q", text, want)
+	}
+	if got := shares(nil); got != nil {
+		t.Errorf("of nothing: %v", got)
+	}
+}
+
 // TestAGameDayHasAll: a night has all but what takes most of it.
 func TestAGameDayHasAll(t *testing.T) {
 	var names [2][]string
