@@ -178,19 +178,28 @@ func (c *Config) Busy(ctx context.Context) bool {
 	return false
 }
 
-// Remove takes namespaces and doors away; what is not there is fine. Our own
-// line goes with the process that carries it.
+// Remove takes namespaces and doors away; what is not there is fine, nor does it
+// matter who was quicker: a supervisor and whoever told it to end both do this.
+// Our own line goes with the process that carries it.
 func (c *Config) Remove(ctx context.Context) error {
 	var faults []error
 	for _, e := range c.Ends {
-		if ip(ctx, "link show dev "+e.Door) == nil {
-			faults = append(faults, ip(ctx, "link del "+e.Door))
-		}
-		if spaceThere(e.NetNS) {
-			faults = append(faults, ip(ctx, "netns del "+e.NetNS))
-		}
+		faults = append(faults,
+			away(func() bool { return ip(ctx, "link show dev "+e.Door) == nil }, func() error { return ip(ctx, "link del "+e.Door) }),
+			away(func() bool { return spaceThere(e.NetNS) }, func() error { return ip(ctx, "netns del "+e.NetNS) }))
 	}
 	return errors.Join(faults...)
+}
+
+// away takes away what is there.
+func away(there func() bool, take func() error) error {
+	if !there() {
+		return nil
+	}
+	if err := take(); err != nil && there() {
+		return err
+	}
+	return nil
 }
 
 func spaceThere(name string) bool {

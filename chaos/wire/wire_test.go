@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -374,5 +375,25 @@ func TestTheKernelsLine(t *testing.T) {
 	}
 	if rules, err := line.Rules(ctx); err != nil || len(rules) != 0 {
 		t.Errorf("rules %+v, %v", rules, err)
+	}
+}
+
+// TestTwoMayTakeAwayTheSame: who comes second finds it gone, and that is no
+// fault; what is still there after a failure is one.
+func TestTwoMayTakeAwayTheSame(t *testing.T) {
+	refused := errors.New("no such file")
+	for name, c := range map[string]struct {
+		there []bool // what is seen before and after
+		took  error
+		want  error
+	}{
+		"gone before": {[]bool{false}, nil, nil}, "taken": {[]bool{true}, nil, nil},
+		"another was quicker": {[]bool{true, false}, refused, nil}, "it stays": {[]bool{true, true}, refused, refused},
+	} {
+		seen := c.there
+		there := func() bool { now := seen[0]; seen = seen[1:]; return now }
+		if err := away(there, func() error { return c.took }); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
