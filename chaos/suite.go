@@ -147,7 +147,7 @@ func (c *Suite) part(ctx context.Context, k *kong.Context, links string, part []
 		if err != nil {
 			return worst, err
 		}
-		v := judged(d, rep)
+		v := rep.Judged()
 		worst = report.Worse(worst, v)
 		if v != rep.Verdict {
 			fmt.Fprintf(k.Stdout, "  as a canary: %s\n", v)
@@ -181,20 +181,6 @@ func inVain(r *report.Report, home agent.Home) bool {
 	_, err := os.Stat(home.Abort())
 	told := err == nil || home.Engaged()
 	return !told && (r.Verdict == report.Refused || r.Verdict == report.Aborted)
-}
-
-// judged turns a canary around: one that holds proves that nobody looks, and
-// one that fails for another reason proves nothing.
-func judged(d *drill.Drill, r *report.Report) report.Verdict {
-	switch {
-	case d.MustFail == "":
-		return r.Verdict
-	case r.Verdict == report.Broken && r.Breaks(d.MustFail):
-		return report.Held
-	case r.Verdict == report.Held || r.Verdict == report.Missed:
-		return report.Broken
-	}
-	return r.Verdict
 }
 
 func (c *Suite) drills() ([]*drill.Drill, error) {

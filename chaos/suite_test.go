@@ -11,7 +11,6 @@ import (
 	"github.com/alecthomas/kong"
 
 	"qianma/chaos/agent"
-	"qianma/chaos/check"
 	"qianma/chaos/drill"
 	"qianma/chaos/fault"
 	"qianma/chaos/report"
@@ -132,30 +131,6 @@ func TestOnlyWhatWasNotJudgedIsRunAgain(t *testing.T) {
 		}
 		if err := os.Remove(file); err != nil {
 			t.Fatal(err)
-		}
-	}
-}
-
-// TestACanaryFailsForItsReason: it is as it must be only when the invariant it
-// was made to break was found broken.
-func TestACanaryFailsForItsReason(t *testing.T) {
-	broken := func(name string) []check.Finding { return []check.Finding{{Name: name, Looked: 1, Broken: 1}} }
-	for _, c := range []struct {
-		must string
-		rep  report.Report
-		want report.Verdict
-	}{
-		{"", report.Report{Verdict: report.Held}, report.Held},
-		{"", report.Report{Verdict: report.Broken, Findings: broken(check.Lost)}, report.Broken},
-		{check.Lost, report.Report{Verdict: report.Broken, Findings: broken(check.Lost)}, report.Held},
-		{check.Lost, report.Report{Verdict: report.Broken, Findings: broken(check.Equal)}, report.Broken},
-		{check.Lost, report.Report{Verdict: report.Missed}, report.Broken},
-		{check.Lost, report.Report{Verdict: report.Held}, report.Broken},
-		{check.Lost, report.Report{Verdict: report.Aborted}, report.Aborted},
-		{check.Lost, report.Report{Verdict: report.Stuck, Findings: broken(check.Lost)}, report.Stuck},
-	} {
-		if got := judged(&drill.Drill{MustFail: c.must}, &c.rep); got != c.want {
-			t.Errorf("must break %q, %s with %v: judged %s, want %s", c.must, c.rep.Verdict, c.rep.Findings, got, c.want)
 		}
 	}
 }

@@ -57,6 +57,14 @@ type Entry struct {
 	Page string
 }
 
+// Outcome is the verdict in words: a canary that broke what it must is well.
+func (e Entry) Outcome() string {
+	if e.MustFail != "" && e.Judged() == Held {
+		return string(e.Verdict) + ", as it must be"
+	}
+	return string(e.Verdict)
+}
+
 // Table is the failure table with what was measured: a page over all drills.
 func Table(all []Entry) ([]byte, error) {
 	var b bytes.Buffer
@@ -80,7 +88,7 @@ func Markdown(all []Entry) []byte {
 		if e.MustFail != "" {
 			name += " (canary: must break " + e.MustFail + ")"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %.3f%% | %.3f%% | %d | %d | %d | %s | %d |\n", name, e.Row, e.Verdict, milli(e.DetectedMS), milli(e.RecoveredMS),
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %.3f%% | %.3f%% | %d | %d | %d | %s | %d |\n", name, e.Row, e.Outcome(), milli(e.DetectedMS), milli(e.RecoveredMS),
 			milli(e.LongestWriteGap), e.UploadSuccess, e.DisplaySuccess, e.Lost, e.Repeated, e.StaleGreen, milli(e.ConvergedMS), e.Seed)
 	}
 	return b.Bytes()

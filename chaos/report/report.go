@@ -149,6 +149,20 @@ func (r *Report) Breaks(invariant string) bool {
 	return slices.ContainsFunc(r.Findings, func(f check.Finding) bool { return f.Name == invariant && f.Broken > 0 })
 }
 
+// Judged turns a canary around: one that holds proves that nobody looks, and one
+// that fails for another reason proves nothing.
+func (r *Report) Judged() Verdict {
+	switch {
+	case r.MustFail == "":
+		return r.Verdict
+	case r.Verdict == Broken && r.Breaks(r.MustFail):
+		return Held
+	case r.Verdict == Held || r.Verdict == Missed:
+		return Broken
+	}
+	return r.Verdict
+}
+
 func (r *Report) objectives() {
 	o := r.Objectives
 	most := func(what string, got float64, limit fault.Duration) {
