@@ -158,3 +158,33 @@ func TestGuardStaleTail(t *testing.T) {
 		t.Fatalf("the stale tail is still in the log, from %d", first)
 	}
 }
+
+// Goal: a snapshot taken when nothing but an election has happened since the last
+// command is a snapshot of the state, and the replica that has it comes back as
+// itself. A barrier of raft's own would be the last entry then, which the state
+// never sees: both replicas that had it were set aside after the death of a
+// carrier (drill random-mix, seed 7). Method: a leader is lost, a snapshot is
+// taken behind the election, and each of those who have it is started again.
+func TestASnapshotBehindAnElectionIsOfTheState(t *testing.T) {
+	w := three(t, nil)
+	for i := range 20 {
+		w.leader().put(t, toyCommand(uint64(i), "x"))
+	}
+	w.equal()
+	first := w.leader()
+	first.shut()
+	rest := w.besides(first)
+	w.leaderOf(rest...)
+	for _, name := range rest {
+		n := w.node(name)
+		life := n.life
+		snapshotNow(t, n)
+		n.shut()
+		if back := w.start(name); back.life != life {
+			t.Errorf("%s came back as another: its state was called damaged", name)
+		}
+		w.leaderOf(rest...)
+	}
+	w.start(first.name)
+	w.equal()
+}
