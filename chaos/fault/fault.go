@@ -164,6 +164,7 @@ type Fault struct {
 	Says  string // in plain words
 	Needs string // what the province must have: Links, Namespaces
 	plan  func(p *Plan, s Spec, t Targets) error
+	tells string // Plan.Tells
 }
 
 // Catalogue lists every fault by its stable name.
@@ -183,7 +184,7 @@ func Prepare(ctx context.Context, w *world.World, id string, s Spec, seed uint64
 	if err := Meets(w, f.Needs); err != nil {
 		return Plan{}, err
 	}
-	p := Plan{ID: id, Spec: s, Seed: seed}
+	p := Plan{ID: id, Spec: s, Seed: seed, Tells: f.tells}
 	t, err := Find(ctx, w, s.Target, seed)
 	if err != nil {
 		return p, err

@@ -88,6 +88,9 @@ func TestEveryFaultHasAWayBack(t *testing.T) {
 		if !slices.Contains(atOnce, name) && (len(p.Inject) == 0 || len(p.Undo) == 0 || len(p.Verify) == 0) {
 			t.Errorf("%s: do %v, undo %v, shown by %v", name, p.Inject, p.Undo, p.Verify)
 		}
+		if clock := strings.HasPrefix(name, "clock-"); clock != (p.Tells == clockOff) {
+			t.Errorf("%s: told by %q", name, p.Tells) // clients feel nothing of a wrong clock
+		}
 		for _, a := range slices.Concat(p.Inject, p.Undo, p.Verify) {
 			if acts[a.Do] == nil {
 				t.Errorf("%s: nobody knows how to %s", name, a.Do)

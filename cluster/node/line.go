@@ -166,7 +166,7 @@ func (l *line) follow() (*feed.Follower, error) {
 	return feed.OpenFollower(cfg)
 }
 
-// reader is how the topology calls those that follow every subsystem and serve
+// reader is how the topology calls those that follow facts of others and serve
 // the tail of what they took (replica.ServeSource).
 const reader = "middlestore"
 
