@@ -193,6 +193,7 @@ func (in *Intake) await(ctx context.Context, o web.Options, receipts ...*machine
 	if o.Ack <= machine.Committed {
 		return
 	}
+	o.Rest()
 	ctx, cancel := context.WithTimeout(ctx, o.Wait)
 	defer cancel()
 	for _, r := range receipts {

@@ -3,6 +3,8 @@ package intake
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -170,5 +172,55 @@ func TestLevel(t *testing.T) {
 	}
 	if _, err := in.One(t.Context(), o, Row{Problem: problem.New(problem.Malformed, "no", "no")}); problem.From(err).Code != problem.Malformed {
 		t.Errorf("what is no command: %v", err)
+	}
+}
+
+// far is a proposer whose other carrier does not answer until it is let.
+type far struct {
+	*door
+	asked, answer chan struct{}
+}
+
+func (f far) Await(ctx context.Context, r machine.Receipt, want machine.Level) machine.Level {
+	close(f.asked)
+	<-f.answer
+	return f.door.Await(ctx, r, want)
+}
+
+// TestWhoWaitsForTheOtherCarrierKeepsNobodyOut: its work here is done.
+func TestWhoWaitsForTheOtherCarrierKeepsNobodyOut(t *testing.T) {
+	d, in := newDoor()
+	f := far{d, make(chan struct{}), make(chan struct{})}
+	in.Proposer = f
+	s, err := web.New(web.Config{Addr: "127.0.0.1:0", Limits: map[web.Class]web.Limit{web.Vital: {Concurrent: 1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close(context.Background()) })
+	s.HandleClass(web.Vital, "POST /v1/words", func(w http.ResponseWriter, r *http.Request) error {
+		o, err := web.WriteOptions(r)
+		if err != nil {
+			return err
+		}
+		receipt, err := in.One(r.Context(), o, Row{Command: []byte(r.URL.RawQuery)})
+		if err != nil {
+			return err
+		}
+		return web.WriteOne(w, receipt, nil)
+	})
+	post := func(query string) int {
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, httptest.NewRequest("POST", "/v1/words?"+query, strings.NewReader("{}")))
+		return w.Code
+	}
+	first := make(chan int)
+	go func() { first <- post("ack=replicated") }()
+	<-f.asked
+	if got := post(""); got != http.StatusOK {
+		t.Errorf("beside one that waits: %d", got)
+	}
+	close(f.answer)
+	if got := <-first; got != http.StatusOK {
+		t.Errorf("the one that waited: %d", got)
 	}
 }

@@ -32,18 +32,23 @@ type body struct {
 	buf    []byte
 	loaded bool
 	err    error
+	place  place
 }
 
 var bodies = sync.Pool{New: func() any { return new(body) }}
 
-func lend(from io.ReadCloser, length int64, srv *Server) *body {
+// lend gives a request that has taken a place a body to read.
+func (s *Server) lend(r *http.Request, taken *gate) *body {
 	b := bodies.Get().(*body)
-	*b = body{from: from, length: length, srv: srv, buf: b.buf[:0]}
+	*b = body{from: r.Body, length: r.ContentLength, srv: s, buf: b.buf[:0]}
+	b.place.gate = taken
+	r.Body = b
 	return b
 }
 
-// giveBack ends the use of the buffer: the handler has returned.
+// giveBack ends the use of the buffer and of the place: the handler has returned.
 func (b *body) giveBack() {
+	b.place.leave()
 	if b.held != 0 {
 		b.srv.held.Add(-b.held)
 	}

@@ -1,8 +1,9 @@
 package web
 
 import (
+	"container/list"
 	"context"
-	"runtime/metrics"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,7 @@ const (
 	// Normal is every request that is neither of the others.
 	Normal Class = iota
 	// Vital is never shed for the sake of others: binding a swab to a person,
-	// showing a code. Only memory and connections bound it.
+	// showing a code. It waits for a place as long as its caller does.
 	Vital
 	// Optional is shed first.
 	Optional
@@ -36,12 +37,17 @@ type Limit struct {
 	Wait       time.Duration // how long one waits before it is shed
 }
 
+// limits are for each processor that the process may use. What is at work is
+// bounded because everything a process has to do shares them: a replica with
+// ten thousand requests at work gets round to its heartbeat so late that it is
+// taken for dead. A request that only waits for the other carrier needs no place
+// (Options.Rest).
 var limits = [numClasses]Limit{
-	// Writes wait for their commit here, some for the other carrier: that
-	// takes places, not processor time. Nobody waits long for a place: a
-	// caller that is told so at once can go to another process.
-	Normal:   {Concurrent: 2048, Queue: 256, Wait: 8 * time.Millisecond},
-	Vital:    {Concurrent: 16384},
+	// Nobody waits long for a place: a caller that is told so at once can go to
+	// another process.
+	Normal: {Concurrent: 512, Queue: 256, Wait: 8 * time.Millisecond},
+	// Longer than a phone or a booth waits for its answer.
+	Vital:    {Concurrent: 512, Queue: 16384, Wait: 15 * time.Second},
 	Optional: {Concurrent: 64, Queue: 64, Wait: 5 * time.Millisecond},
 }
 
@@ -49,44 +55,121 @@ func (c *Config) limit(class Class) Limit {
 	if l, ok := c.Limits[class]; ok {
 		return l
 	}
-	return limits[class]
+	l := limits[class]
+	l.Concurrent *= runtime.GOMAXPROCS(0)
+	return l
 }
+
+const (
+	// inTurn is how long the first may have waited and still be served first:
+	// less than phones and booths wait. Beyond it the newest is, whose caller is
+	// still there; served in turn, everybody would get an answer just after
+	// giving up.
+	inTurn = 2 * time.Second
+	// lateAfter is how long a vital request may wait before others are turned away.
+	lateAfter = 100 * time.Millisecond
+)
 
 // gate lets a bounded number of requests of one class through.
 type gate struct {
-	limit   Limit
-	clock   clock.Clock
-	places  chan struct{}
-	waiting atomic.Int64
+	limit Limit
+	clock clock.Clock
+
+	mu      sync.Mutex
+	taken   int
+	waiting list.List // of *waiter, the oldest in front
+}
+
+// waiter is a request without a place.
+type waiter struct {
+	since time.Time
+	come  chan struct{} // closed once it has one
 }
 
 func newGate(l Limit, c clock.Clock) *gate {
-	return &gate{limit: l, clock: c, places: make(chan struct{}, max(1, l.Concurrent))}
+	l.Concurrent = max(1, l.Concurrent)
+	return &gate{limit: l, clock: c}
 }
 
 // enter takes a place, or says that there is none.
 func (g *gate) enter(ctx context.Context) bool {
-	select {
-	case g.places <- struct{}{}:
+	g.mu.Lock()
+	if g.taken < g.limit.Concurrent {
+		g.taken++
+		g.mu.Unlock()
 		return true
-	default:
 	}
-	if g.waiting.Add(1) > int64(g.limit.Queue) {
-		g.waiting.Add(-1)
+	if g.waiting.Len() >= g.limit.Queue {
+		g.mu.Unlock()
 		return false
 	}
-	defer g.waiting.Add(-1)
+	w := &waiter{since: g.clock.Now(), come: make(chan struct{})}
+	at := g.waiting.PushBack(w)
+	g.mu.Unlock()
 	select {
-	case g.places <- struct{}{}:
+	case <-w.come:
 		return true
 	case <-g.clock.After(g.limit.Wait):
-		return false
 	case <-ctx.Done():
+	}
+	return !g.giveUp(at, w)
+}
+
+// giveUp takes a waiter out; false when it was given a place in this very moment.
+func (g *gate) giveUp(at *list.Element, w *waiter) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	select {
+	case <-w.come:
 		return false
+	default:
+		g.waiting.Remove(at)
+		return true
 	}
 }
 
-func (g *gate) leave() { <-g.places }
+// leave hands a place on, or back when nobody waits for it.
+func (g *gate) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	next := g.waiting.Front()
+	if next == nil {
+		g.taken--
+		return
+	}
+	if g.clock.Now().Sub(next.Value.(*waiter).since) > inTurn {
+		next = g.waiting.Back()
+	}
+	close(g.waiting.Remove(next).(*waiter).come)
+}
+
+// late reports whether somebody has waited for long.
+func (g *gate) late() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	first := g.waiting.Front()
+	return first != nil && g.clock.Now().Sub(first.Value.(*waiter).since) > lateAfter
+}
+
+// full is how many are at work, and how many wait.
+func (g *gate) full() (taken, waiting int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.taken, g.waiting.Len()
+}
+
+// place is what a request that was let through holds until it is done, or has
+// nothing left to do but wait.
+type place struct {
+	gate *gate
+	left atomic.Bool
+}
+
+func (p *place) leave() {
+	if p.gate != nil && p.left.CompareAndSwap(false, true) {
+		p.gate.leave()
+	}
+}
 
 // busy is what a shed request is told. The pause grows with the class's
 // distance from the vital, so that those who may come back first do.
@@ -96,84 +179,4 @@ func busy(c Class) *problem.Problem {
 		pause = 3 * time.Second
 	}
 	return problem.New(problem.Overloaded, "more is being asked than can be answered right now", "wait as long as Retry-After says, then repeat").After(pause)
-}
-
-// pressure tells from the runtime's own record whether goroutines that could
-// run wait for a processor: the one sign of overload that does not depend on
-// what a request costs. It is sampled by requests, so an idle process pays
-// nothing.
-type pressure struct {
-	clock clock.Clock
-	next  atomic.Int64 // when to sample again, Unix nanoseconds
-	level atomic.Int32
-
-	mu     sync.Mutex
-	sample []metrics.Sample
-	before []uint64
-}
-
-// How long runnable goroutines may wait before requests are shed, and how
-// often it is looked at. One in twenty waiting that long is enough.
-const (
-	pressureEvery  = 100 * time.Millisecond
-	optionalAt     = 0.050 // seconds
-	normalAt       = 0.250
-	pressureTail   = 20
-	pressureSample = 50 // events below which a window says nothing
-)
-
-// sheds reports whether the class is to be turned away.
-func (p *pressure) sheds(c Class) bool {
-	if c == Vital {
-		return false
-	}
-	now := p.clock.Now().UnixNano()
-	if next := p.next.Load(); now >= next && p.next.CompareAndSwap(next, now+int64(pressureEvery)) {
-		p.look()
-	}
-	return p.level.Load() >= int32(shedAt[c])
-}
-
-// shedAt is the level of pressure at which a class is turned away.
-var shedAt = [numClasses]int{Normal: 2, Optional: 1, Vital: 3}
-
-func (p *pressure) look() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.sample == nil {
-		p.sample = []metrics.Sample{{Name: "/sched/latencies:seconds"}}
-	}
-	metrics.Read(p.sample)
-	if p.sample[0].Value.Kind() != metrics.KindFloat64Histogram {
-		return
-	}
-	h := p.sample[0].Value.Float64Histogram()
-	p.level.Store(judge(h.Buckets, h.Counts, p.before))
-	p.before = append(p.before[:0], h.Counts...)
-}
-
-// judge finds how long the slowest twentieth of the events since before waited.
-func judge(buckets []float64, counts, before []uint64) int32 {
-	if len(before) != len(counts) {
-		return 0 // the first look: everything since the start is no window
-	}
-	var total, slow uint64
-	for i := range counts {
-		total += counts[i] - before[i]
-	}
-	if total < pressureSample {
-		return 0
-	}
-	for i := len(counts) - 1; i >= 0; i-- {
-		if slow += counts[i] - before[i]; slow*pressureTail >= total {
-			switch at := buckets[i]; {
-			case at >= normalAt:
-				return 2
-			case at >= optionalAt:
-				return 1
-			}
-			return 0
-		}
-	}
-	return 0
 }

@@ -47,8 +47,8 @@ func newMeter(s *Server) *meter {
 		labels := prometheus.Labels{"class": c.String()}
 		g := s.gates[c]
 		reg.MustRegister(
-			gauge("qianma_http_in_flight", "Requests at work.", labels, func() float64 { return float64(len(g.places)) }),
-			gauge("qianma_http_waiting", "Requests waiting for a place.", labels, func() float64 { return float64(g.waiting.Load()) }))
+			gauge("qianma_http_in_flight", "Requests at work.", labels, func() float64 { taken, _ := g.full(); return float64(taken) }),
+			gauge("qianma_http_waiting", "Requests waiting for a place.", labels, func() float64 { _, waiting := g.full(); return float64(waiting) }))
 	}
 	reg.MustRegister(
 		gauge("qianma_http_body_bytes", "Bytes of request bodies held.", nil, func() float64 { return float64(s.held.Load()) }),

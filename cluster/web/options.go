@@ -26,13 +26,24 @@ type Options struct {
 	HasKey bool
 	Ack    machine.Level // Committed unless Replicated was asked for
 	Wait   time.Duration // how long to wait for Replicated
+
+	place *place
+}
+
+// Rest gives the request's place in its class to another: what is left of it
+// is to wait. It may be called once the work is done and until the handler
+// returns.
+func (o *Options) Rest() {
+	if o.place != nil {
+		o.place.leave()
+	}
 }
 
 // WriteOptions reads the header Idempotency-Key and the query parameters ack
 // and wait. With a key the body is read, because its digest tells a repeat
 // from another request under the same key.
 func WriteOptions(r *http.Request) (Options, error) {
-	o := Options{Ack: machine.Committed}
+	o := Options{Ack: machine.Committed, place: &bodyOf(r).place}
 	if r.URL.RawQuery != "" {
 		if err := o.query(r.URL.Query()); err != nil {
 			return Options{}, err

@@ -311,7 +311,7 @@ func TestWriteOptions(t *testing.T) {
 		}
 		return o
 	}
-	if o := must("/v1/x", "body"); o != (Options{Ack: machine.Committed}) {
+	if o := must("/v1/x", "body"); o.HasKey || o.Ack != machine.Committed || o.Wait != 0 {
 		t.Errorf("%+v", o)
 	}
 	if o := must("/v1/x?ack=replicated", ""); o.Ack != machine.Replicated || o.Wait != DefaultWait {

@@ -102,22 +102,33 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // admit finds the request a place and answers it.
 func (e *endpoint) admit(rec *recorder, r *http.Request) (err error) {
 	g := e.s.gates[e.class]
-	if e.s.load.sheds(e.class) || !g.enter(r.Context()) {
+	if e.s.sheds(e.class) || !g.enter(r.Context()) {
 		e.s.meter.shed[e.class].Inc()
 		return busy(e.class)
 	}
-	defer g.leave()
-	if r.Body != nil && r.Body != http.NoBody {
-		b := lend(r.Body, r.ContentLength, e.s)
-		r.Body = b
-		defer b.giveBack()
-	}
+	b := e.s.lend(r, g)
+	defer b.giveBack()
 	defer func() {
 		if v := recover(); v != nil {
 			err = e.panicked(rec, v)
 		}
 	}()
 	return e.h(rec, r)
+}
+
+// remnant is what is left of the places of the normal class while the process is
+// crowded: one in so many. A lab's results and a restriction are shed before a
+// code, but they are few, and to take none for an hour would be an outage.
+const remnant = 8
+
+// sheds reports whether a class is turned away before it asks for a place: the
+// process has more to do than it can, or vital requests that wait for long.
+func (s *Server) sheds(c Class) bool {
+	if c == Vital || !s.gates[Vital].late() && !s.load.sheds(c) {
+		return false
+	}
+	taken, _ := s.gates[c].full()
+	return c == Optional || taken >= s.gates[c].limit.Concurrent/remnant
 }
 
 func (e *endpoint) panicked(rec *recorder, v any) error {

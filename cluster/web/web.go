@@ -3,9 +3,9 @@
 // Promises: every answer that is not what was asked for is a problem in JSON
 // with a stable code, a plain sentence, a fix and the request's id; every
 // body, header, wait, connection and queue has a bound; overload is answered
-// at once with Retry-After, the optional before the normal and the vital
-// last; a handler that panics costs one request; Close lets what is under way
-// finish. Logs and metrics name patterns and codes, never paths, queries or
+// at once with Retry-After, the optional before the normal; the vital waits for
+// its place, and while it waits for long nothing else is let in; a handler that
+// panics costs one request; Close lets what is under way finish. Logs and metrics name patterns and codes, never paths, queries or
 // bodies: those may name people.
 //
 // It refuses to know what is asked or answered. All types are safe for

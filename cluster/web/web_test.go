@@ -181,7 +181,7 @@ func TestPanicCostsOneRequest(t *testing.T) {
 	if !strings.Contains(log.String(), "stack=") || strings.Contains(log.String(), "1101012") {
 		t.Fatalf("log: %s", log.String())
 	}
-	if n := len(s.gates[Normal].places); n != 0 {
+	if n, _ := s.gates[Normal].full(); n != 0 {
 		t.Fatalf("a panic keeps %d places", n)
 	}
 	// An answer that had begun is cut, so that the reader sees it is not whole.
@@ -328,7 +328,7 @@ func TestFullClassIsShedAtOnce(t *testing.T) {
 		wg.Go(func() { codes <- do(s, "GET", "/v1/history", "").Code })
 	}
 	<-h.began
-	until(t, func() bool { return s.gates[Optional].waiting.Load() == 1 && at.Waiting() == 1 })
+	until(t, func() bool { _, waiting := s.gates[Optional].full(); return waiting == 1 && at.Waiting() == 1 })
 	p := wantProblem(t, do(s, "GET", "/v1/history", ""), 429, problem.Overloaded)
 	if p.RetryAfterMS == 0 || p.Side != "server" {
 		t.Fatalf("%+v", p)
@@ -353,31 +353,15 @@ func TestFullClassIsShedAtOnce(t *testing.T) {
 	}
 }
 
-func TestWaitingEndsWithTheCaller(t *testing.T) {
-	g := newGate(Limit{Concurrent: 1, Queue: 1, Wait: time.Hour}, clock.Real)
-	ctx, cancel := context.WithCancel(context.Background())
-	if !g.enter(ctx) {
-		t.Fatal("no place")
-	}
-	cancel()
-	if g.enter(ctx) || g.waiting.Load() != 0 {
-		t.Fatal("a caller that left took a place")
-	}
-	g.leave()
-	if !g.enter(context.Background()) {
-		t.Fatal("the place is lost")
-	}
-}
-
 func TestPressureShedsInOrder(t *testing.T) {
-	s := newServer(t, Config{})
+	s := newServer(t, Config{Limits: map[Class]Limit{Normal: {Concurrent: 1}}}) // too few for a remnant
 	for _, c := range []struct {
 		level                   int32
 		vital, normal, optional bool
 	}{{0, false, false, false}, {1, false, false, true}, {2, false, true, true}} {
 		s.load.level.Store(c.level)
-		if s.load.sheds(Vital) != c.vital || s.load.sheds(Normal) != c.normal || s.load.sheds(Optional) != c.optional {
-			t.Errorf("level %d sheds vital %v, normal %v, optional %v", c.level, s.load.sheds(Vital), s.load.sheds(Normal), s.load.sheds(Optional))
+		if s.sheds(Vital) != c.vital || s.sheds(Normal) != c.normal || s.sheds(Optional) != c.optional {
+			t.Errorf("level %d sheds vital %v, normal %v, optional %v", c.level, s.sheds(Vital), s.sheds(Normal), s.sheds(Optional))
 		}
 	}
 }
