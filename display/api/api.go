@@ -17,6 +17,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"time"
 
 	"qianma/cluster/clock"
@@ -66,6 +67,7 @@ type API struct {
 	Config
 	intake *intake.Intake
 	rules  *ruleSets
+	turns  chan struct{} // places for concluding codes
 	qr     chan struct{} // places for drawing pictures, which is costly
 }
 
@@ -86,7 +88,7 @@ func New(c Config) *API {
 	if c.Others == nil {
 		c.Others = func(int) (time.Time, bool) { return time.Time{}, false }
 	}
-	a := &API{Config: c, qr: make(chan struct{}, 2)}
+	a := &API{Config: c, turns: make(chan struct{}, turns*runtime.GOMAXPROCS(0)), qr: make(chan struct{}, 2)}
 	a.intake = &intake.Intake{Proposer: c.Proposer, Wait: commitWait, Look: "look at the persons concerned"}
 	a.rules = &ruleSets{api: a}
 	return a

@@ -46,7 +46,9 @@ func (a *API) showCode(w http.ResponseWriter, r *http.Request) error {
 	}
 	c := codes.Get().(*code)
 	defer codes.Put(c)
-	a.make(r.Context(), c, &q, now)
+	if err := a.make(r.Context(), c, &q, now); err != nil {
+		return err
+	}
 	web.WriteRaw(w, http.StatusOK, c.body)
 	return nil
 }
@@ -87,8 +89,9 @@ type signed struct {
 
 var codes = sync.Pool{New: func() any { return new(code) }}
 
-// make finds out, judges, signs and writes one answer.
-func (a *API) make(ctx context.Context, c *code, q *asked, now int64) {
+// make finds out, judges, signs and writes one answer. It fails only when the
+// caller has gone.
+func (a *API) make(ctx context.Context, c *code, q *asked, now int64) error {
 	c.rules = a.rules.active(ctx, now)
 	c.source = a.Source.Get(ctx, pb.PersonID(q.person), q.seen.marks)
 	others, applies := a.Others(a.shardOf(q.person)) // before the state is read: it may only have grown since
@@ -97,15 +100,10 @@ func (a *API) make(ctx context.Context, c *code, q *asked, now int64) {
 	if applies && !others.IsZero() {
 		c.in.OthersAsOf = min(others.UnixMilli(), now)
 	}
-	c.judge(now, heard, behind)
-	cached, _ := a.Cache.tokens.get(q.person)
-	a.signOnline(c, q.person, &cached, now)
-	a.keep(c, q.person, &cached, now)
-	a.Cache.tokens.put(q.person, cached, len(cached.text))
-	c.offline, c.picture = signed{}, ""
-	if q.offline {
-		c.offline = a.sign(token.Offline, c, q.person, now)
+	if err := a.conclude(ctx, c, q, now, heard, behind); err != nil {
+		return err
 	}
+	c.picture = ""
 	if q.qr {
 		c.picture = a.picture(ctx, c.online.text)
 	}
@@ -114,6 +112,34 @@ func (a *API) make(ctx context.Context, c *code, q *asked, now int64) {
 	if q.plain() && !c.in.Behind {
 		a.remember(c, q.person, now)
 	}
+	return nil
+}
+
+// turns is how many codes are concluded at a time for each processor. Five
+// hundred that became ready together would else hold up for a tenth of a second
+// whatever the process has to do beside them: the next question to the middle
+// store, which has a limit of time, and its replica's word to the others.
+const turns = 4
+
+// conclude judges and signs: what a code costs most of. A caller that has gone
+// by the time its turn comes costs nothing.
+func (a *API) conclude(ctx context.Context, c *code, q *asked, now, heard int64, behind bool) error {
+	select {
+	case a.turns <- struct{}{}:
+		defer func() { <-a.turns }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	c.judge(now, heard, behind)
+	cached, _ := a.Cache.tokens.get(q.person)
+	a.signOnline(c, q.person, &cached, now)
+	a.keep(c, q.person, &cached, now)
+	a.Cache.tokens.put(q.person, cached, len(cached.text))
+	c.offline = signed{}
+	if q.offline {
+		c.offline = a.sign(token.Offline, c, q.person, now)
+	}
+	return nil
 }
 
 // readState reads what this replica holds about a person: as of when, and

@@ -2,8 +2,10 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image/png"
 	"net/http"
@@ -373,6 +375,21 @@ func TestCodeDoesNotWaitForItsPicture(t *testing.T) {
 	<-a.qr
 	if got := a.picture(t.Context(), "QM1:00"); got == "" {
 		t.Fatal("no picture")
+	}
+}
+
+// TestWhoHasGoneCostsNothing: a caller that leaves before its turn is neither
+// judged nor signed for (there is nothing here to do that with).
+func TestWhoHasGoneCostsNothing(t *testing.T) {
+	a := &API{turns: make(chan struct{}, 1)}
+	a.turns <- struct{}{}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if err := a.conclude(gone, nil, nil, 0, 0, false); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if len(a.turns) != 1 {
+		t.Fatal("it gave back a turn that it never had")
 	}
 }
 

@@ -93,7 +93,9 @@ func (a *API) drawCode(w http.ResponseWriter, r *http.Request) error {
 	q.qr = false
 	c := codes.Get().(*code)
 	defer codes.Put(c)
-	a.make(r.Context(), c, &q, a.now())
+	if err := a.make(r.Context(), c, &q, a.now()); err != nil {
+		return err
+	}
 	drawn, kind := c.online, token.Online
 	if q.offline {
 		drawn, kind = c.offline, token.Offline
