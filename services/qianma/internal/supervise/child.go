@@ -49,6 +49,9 @@ func spawn(spec *Spec) (*child, error) {
 	}
 	c := &child{process: cmd.Process, started: time.Now(), gone: make(chan struct{})}
 	c.PID = cmd.Process.Pid
+	if spec.Nice > 0 {
+		footprint.GiveWay(c.PID, spec.Nice)
+	}
 	if u, err := inspect(c.PID); err == nil {
 		c.Ticks = u.Ticks
 	}

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"qianma/cluster/leaktest"
 	"qianma/cluster/problem"
 	"qianma/cluster/topology/topologytest"
@@ -344,6 +346,20 @@ func TestProcessesAreUnhurried(t *testing.T) {
 	h.must(err)
 	if got := strings.TrimSpace(string(slack)); got != fmt.Sprint(timerSlack.Nanoseconds()) {
 		t.Errorf("its timers may be %s ns late, want %s", got, timerSlack)
+	}
+}
+
+// Goal: a process that is to give way does, and no other.
+func TestAProcessGivesWay(t *testing.T) {
+	h := build(t, "unicom-display-1", "unicom-nucleic-1")
+	h.specs[0].Nice = 2
+	h.up(Config{})
+	for name, want := range map[string]int{"unicom-display-1": 2, "unicom-nucleic-1": 0} {
+		got, err := unix.Getpriority(unix.PRIO_PROCESS, h.find(name).snapshot().PID)
+		h.must(err)
+		if nice := 20 - got; nice != want { // as the system call counts
+			t.Errorf("%s has niceness %d, want %d", name, nice, want)
+		}
 	}
 }
 

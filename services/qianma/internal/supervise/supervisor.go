@@ -30,6 +30,7 @@ type Spec struct {
 	Early      bool     // is ready before those that are not early start; among the early, by stage
 	Wrap       []string // command that the program is started under, e.g. in a network namespace
 	Env        []string // added to ours
+	Nice       int      // how many steps it gives way where processors are short
 	Idle       bool     // stays down until somebody starts it
 	// Prepare makes everything the process needs on disk. It runs before every
 	// start and must be safe to repeat.

@@ -161,6 +161,11 @@ func (c *Command) specs(home *province.Home) []supervise.Spec {
 	return out
 }
 
+// displayNice is how far displays give way to the rest on a machine they share
+// with it. A code that comes late is asked for again; a raft leader that gets the
+// processor late is taken for dead, and nobody's swab is bound until another leads.
+const displayNice = 3
+
 func (c *Command) spec(home *province.Home, p topology.Process) supervise.Spec {
 	s := supervise.Spec{
 		Name: p.Name, Carrier: p.Carrier, Subsystem: p.Subsystem,
@@ -169,6 +174,9 @@ func (c *Command) spec(home *province.Home, p topology.Process) supervise.Spec {
 		Early:   p.Subsystem == "backbone",
 		Idle:    len(c.Carrier) > 0 && !slices.Contains(c.Carrier, p.Carrier),
 		Prepare: func() error { return home.Prepare(p) },
+	}
+	if p.Subsystem == "display" {
+		s.Nice = displayNice
 	}
 	if ns := home.NetNS(p.Carrier); ns != "" {
 		s.Wrap = []string{"ip", "netns", "exec", ns}
