@@ -69,7 +69,7 @@ type Shape struct {
 	Positive float64       `help:"Share of tubes that are positive." default:"0.001"`
 	Zipf     float64       `help:"Exponent of who refreshes." default:"1.1"`
 	Cold     float64       `help:"Share of displays drawn from everybody alike." default:"0.1"`
-	Watch    float64       `help:"Tests a second whose visibility is timed; -1: none." default:"20"`
+	Watch    float64       `help:"Tests a second whose visibility is timed; -1: none; 0: 20, or fewer in more than half a minute, 600 in all." default:"0"`
 	Wave     time.Duration `help:"Midnight: everybody refreshes within this." default:"10s"`
 	Closed   int           `help:"Keep this many requests in flight in place of a schedule. Its latencies say nothing of an open system."`
 }

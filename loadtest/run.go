@@ -98,6 +98,11 @@ type run struct {
 	halted  bool
 }
 
+// crowded is how long phones and booths try for in a surge: as long as one request
+// may take. A crowd that waited for half a minute would still stand there long
+// after the surge, and no system that serves everybody could recover before it.
+const crowded = 5 * time.Second
+
 func prepare(o Options) (*run, error) {
 	r := &run{o: o}
 	now := time.Now()
@@ -117,6 +122,9 @@ func prepare(o Options) (*run, error) {
 	cfg.Warm = o.Warm
 	// Past capacity a refusal is an answer; elsewhere it is a wait.
 	cfg.KeepRefused = cfg.KeepRefused || (o.Profile != "surge" && o.Profile != "midnight")
+	if o.Profile == "surge" && cfg.Patience == 0 {
+		cfg.Patience = crowded
+	}
 	cfg.Tick = r.tick
 	r.target, r.driver = target, drive.New(cfg, target)
 	head := ledger.Head{Run: r.name, Start: now, Seed: o.Seed, People: o.People.N, TubeBase: base,
@@ -152,7 +160,7 @@ func (r *run) load(ctx context.Context) (*report.Result, error) {
 	return r.result(meter, after-before), nil
 }
 
-// drive runs the driver on a thread of its own, which alone gets a better
+// drive runs the driver on a thread of its own. The whole process gets a better
 // priority: the system it loads must not starve the clock that judges it.
 func (r *run) drive(ctx context.Context) error {
 	runtime.LockOSThread()

@@ -238,6 +238,9 @@ func TestRefusalsOfASurgeAreCountedAndTimed(t *testing.T) {
 	if s.BindingRefused == 0 || s.DisplayRefused != 0 {
 		t.Errorf("of the refused, %d were bindings and %d displays; only writes are refused here", s.BindingRefused, s.DisplayRefused)
 	}
+	if s.HeightPerS["tests"] != s.GoodputPerS || s.HeightPerS["displays"] == 0 {
+		t.Errorf("at the height %v, goodput %v", s.HeightPerS, s.GoodputPerS)
+	}
 	if s.RecoveryS != -1 || res.Code() == report.Held {
 		t.Errorf("a province that refuses for ever has recovered after %v s; code %d", s.RecoveryS, res.Code())
 	}

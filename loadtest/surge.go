@@ -14,9 +14,10 @@ const calm = 250.0 // ms, p99 of every stream
 // surge reads the height and the recovery out of the series.
 func (r *run) surge() *report.Surge {
 	c := r.profile.Cyc
-	out := &report.Surge{RecoveryS: -1}
+	out := &report.Surge{RecoveryS: -1, HeightPerS: map[string]float64{}}
 	refusal := hist.New()
 	for _, s := range r.driver.Streams() {
+		out.HeightPerS[s.Name] = mean(s.Series, c.Hold, c.Fall)
 		for k, t := range s.Kinds {
 			refusal.Merge(t.Refusal)
 			out.WithoutHint += t.NoHint

@@ -104,7 +104,7 @@ type watcher struct {
 const (
 	watchesOpen = 2000                  // at once
 	lookAgain   = 10 * time.Millisecond // least time between two looks
-	lookShare   = 20                    // and at most a twentieth of what has passed: what the figure is good to
+	lookShare   = 10                    // and a tenth of what has passed: what the figure may be too large by
 )
 
 // consider begins to watch a test whose result has just been acknowledged, if

@@ -41,7 +41,7 @@ type Settings struct {
 	Positive float64       // share of tubes that are positive
 	Skew     float64       // of who refreshes; 0: 1.1
 	Cold     float64       // share of displays drawn from everybody alike
-	Watches  float64       // tests a second whose visibility is timed; 0: 20; below 0: none
+	Watches  float64       // tests a second whose visibility is timed; 0: see watches; below 0: none
 	Unseen   time.Duration // a watched test that takes longer to show is given up; 0: 30 s
 	Warm     time.Duration // nobody's visibility is timed before
 	Wave     time.Duration // midnight: everybody refreshes within this; 0: 10 s
@@ -117,7 +117,7 @@ func (s Settings) withDefaults(carriers int) Settings {
 		s.Skew = 1.1
 	}
 	if s.Watches == 0 {
-		s.Watches = 20
+		s.Watches = watches(s.Duration)
 	}
 	if s.Unseen == 0 {
 		s.Unseen = 30 * time.Second
@@ -129,6 +129,14 @@ func (s Settings) withDefaults(carriers int) Settings {
 		s.Booths = int(min(max(s.Rate/5, 4), 2000))
 	}
 	return s
+}
+
+// watches is how many tests a second are watched in a run so long: enough for a
+// 99th percentile, and no more, because each is asked about again and again,
+// the more often the busier the system is.
+func watches(run time.Duration) float64 {
+	const most, least, inAll = 20, 1, 600
+	return max(least, min(most, inAll/run.Seconds()))
 }
 
 func (s Settings) validate(carriers int) error {

@@ -99,12 +99,13 @@ type Facts struct {
 
 // Surge is how the system took ten times the load.
 type Surge struct {
-	GoodputPerS    float64      `json:"goodput_per_s"` // at the height
-	RefusalMS      hist.Summary `json:"refusal_ms"`
-	WithoutHint    int64        `json:"refused_without_retry_after"`
-	RecoveryS      float64      `json:"recovery_s"` // after the fall until the objectives hold again; -1: never
-	DisplayRefused int64        `json:"display_refused"`
-	BindingRefused int64        `json:"binding_refused"` // swabs bound to people
+	GoodputPerS    float64            `json:"goodput_per_s"` // at the height, of the first stream
+	HeightPerS     map[string]float64 `json:"height_per_s"`  // the same of each stream by its name
+	RefusalMS      hist.Summary       `json:"refusal_ms"`
+	WithoutHint    int64              `json:"refused_without_retry_after"`
+	RecoveryS      float64            `json:"recovery_s"` // after the fall until the objectives hold again; -1: never
+	DisplayRefused int64              `json:"display_refused"`
+	BindingRefused int64              `json:"binding_refused"` // swabs bound to people
 }
 
 // Machine is where the run took place.

@@ -2,6 +2,8 @@ package report
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"qianma/loadtest/drive"
@@ -174,7 +176,11 @@ func (r *Result) details(b *strings.Builder) {
 		fmt.Fprintf(b, "  facts      acknowledged %s, committed by all origins %s\n", count(r.Facts.Acknowledged), count(r.Facts.Committed))
 	}
 	if s := r.Surge; s != nil {
-		fmt.Fprintf(b, "  surge      goodput %s/s at the height, refusals p99 %s ms, recovered after %s s\n", number(s.GoodputPerS), number(s.RefusalMS.P99), number(s.RecoveryS))
+		fmt.Fprintf(b, "  surge      at its height")
+		for _, name := range slices.Sorted(maps.Keys(s.HeightPerS)) {
+			fmt.Fprintf(b, "  %s %s/s", name, number(s.HeightPerS[name]))
+		}
+		fmt.Fprintf(b, "; refusals p50 %s p99 %s ms; recovered after %s s\n", number(s.RefusalMS.P50), number(s.RefusalMS.P99), number(s.RecoveryS))
 	}
 	fmt.Fprintf(b, "\n%-12s %10s %12s %12s %12s\n", "role", "CPU s", "CPU µs/op", "written MiB", "peak MiB")
 	for _, u := range r.Roles {
