@@ -270,10 +270,10 @@ type Status struct {
 
 // publish adds what operations look at.
 func (s *Service) publish() {
-	s.Web.HandleClass(web.Vital, "GET /v1/marks", func(w http.ResponseWriter, _ *http.Request) error {
+	s.Web.HandleClass(web.Operations, "GET /v1/marks", func(w http.ResponseWriter, _ *http.Request) error {
 		return web.WriteJSON(w, http.StatusOK, s.marks())
 	})
-	s.Web.HandleClass(web.Vital, "GET /v1/status", func(w http.ResponseWriter, _ *http.Request) error {
+	s.Web.HandleClass(web.Operations, "GET /v1/status", func(w http.ResponseWriter, _ *http.Request) error {
 		return web.WriteJSON(w, http.StatusOK, s.status())
 	})
 	s.Web.Check("store-is-complete", func(context.Context) error {

@@ -21,7 +21,7 @@ func (b *Base) obey() {
 	if b.kit == nil {
 		return
 	}
-	b.Web.HandleClass(web.Vital, "GET /v1/mishaps", func(w http.ResponseWriter, _ *http.Request) error {
+	b.Web.HandleClass(web.Operations, "GET /v1/mishaps", func(w http.ResponseWriter, _ *http.Request) error {
 		orders, err := b.kit.Look()
 		if err != nil {
 			return err

@@ -65,10 +65,10 @@ func (b *Base) Describe() StatusAnswer {
 }
 
 func (n *Node) publishStatus() {
-	n.Web.HandleClass(web.Vital, "GET /v1/marks", func(w http.ResponseWriter, _ *http.Request) error {
+	n.Web.HandleClass(web.Operations, "GET /v1/marks", func(w http.ResponseWriter, _ *http.Request) error {
 		return web.WriteJSON(w, http.StatusOK, n.marks())
 	})
-	n.Web.HandleClass(web.Vital, "GET /v1/status", func(w http.ResponseWriter, _ *http.Request) error {
+	n.Web.HandleClass(web.Operations, "GET /v1/status", func(w http.ResponseWriter, _ *http.Request) error {
 		return web.WriteJSON(w, http.StatusOK, n.status())
 	})
 	for shard := range n.Replica.Shards() {

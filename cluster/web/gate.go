@@ -24,11 +24,14 @@ const (
 	Vital
 	// Optional is shed first.
 	Optional
+	// Operations is what those ask who look after the province: few, and the more
+	// needed the busier it is. It is shed for nobody and waits behind nobody.
+	Operations
 	numClasses
 )
 
 // String is the class as metrics show it.
-func (c Class) String() string { return [...]string{"normal", "vital", "optional"}[c] }
+func (c Class) String() string { return [...]string{"normal", "vital", "optional", "operations"}[c] }
 
 // Limit bounds one class.
 type Limit struct {
@@ -47,8 +50,9 @@ var limits = [numClasses]Limit{
 	// another process.
 	Normal: {Concurrent: 512, Queue: 256, Wait: 8 * time.Millisecond},
 	// Longer than a phone or a booth waits for its answer.
-	Vital:    {Concurrent: 512, Queue: 16384, Wait: 15 * time.Second},
-	Optional: {Concurrent: 64, Queue: 64, Wait: 5 * time.Millisecond},
+	Vital:      {Concurrent: 512, Queue: 16384, Wait: 15 * time.Second},
+	Optional:   {Concurrent: 64, Queue: 64, Wait: 5 * time.Millisecond},
+	Operations: {Concurrent: 32, Queue: 256, Wait: 5 * time.Second},
 }
 
 func (c *Config) limit(class Class) Limit {

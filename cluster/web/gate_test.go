@@ -74,6 +74,7 @@ func TestTheVitalGoesFirst(t *testing.T) {
 	h := newHeld()
 	s.HandleClass(Vital, "GET /v1/code", h.handle)
 	s.Handle("GET /v1/tube", func(http.ResponseWriter, *http.Request) error { return nil })
+	s.HandleClass(Operations, "GET /v1/status", func(http.ResponseWriter, *http.Request) error { return nil })
 	done := make(chan int)
 	for range 2 {
 		go func() { done <- do(s, "GET", "/v1/code", "").Code }()
@@ -85,6 +86,9 @@ func TestTheVitalGoesFirst(t *testing.T) {
 	}
 	at.Advance(lateAfter + 1)
 	wantProblem(t, do(s, "GET", "/v1/tube", ""), 429, problem.Overloaded)
+	if got := do(s, "GET", "/v1/status", "").Code; got != 200 {
+		t.Fatalf("who looks after it is answered %d", got)
+	}
 	close(h.free)
 	for range 2 {
 		if got := <-done; got != 200 {

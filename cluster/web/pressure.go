@@ -33,7 +33,7 @@ const (
 	pressureSample = 50 // events below which a window says nothing
 )
 
-// sheds reports whether the class, which is not the vital one, is to be turned away.
+// sheds reports whether a class that has a level in shedAt is to be turned away.
 func (p *pressure) sheds(c Class) bool {
 	now := p.clock.Now().UnixNano()
 	if next := p.next.Load(); now >= next && p.next.CompareAndSwap(next, now+int64(pressureEvery)) {
@@ -42,8 +42,8 @@ func (p *pressure) sheds(c Class) bool {
 	return p.level.Load() >= shedAt[c]
 }
 
-// shedAt is the level of pressure at which a class is turned away; the vital
-// one never asks.
+// shedAt is the level of pressure at which a class is turned away; those that
+// are not here never ask.
 var shedAt = [numClasses]int32{Normal: 2, Optional: 1}
 
 func (p *pressure) look() {

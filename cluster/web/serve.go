@@ -124,7 +124,7 @@ const remnant = 8
 // sheds reports whether a class is turned away before it asks for a place: the
 // process has more to do than it can, or vital requests that wait for long.
 func (s *Server) sheds(c Class) bool {
-	if c == Vital || !s.gates[Vital].late() && !s.load.sheds(c) {
+	if c == Vital || c == Operations || !s.gates[Vital].late() && !s.load.sheds(c) {
 		return false
 	}
 	taken, _ := s.gates[c].full()
