@@ -55,6 +55,12 @@ var limits = [numClasses]Limit{
 	Operations: {Concurrent: 32, Queue: 256, Wait: 5 * time.Second},
 }
 
+// Bound sets how many requests of a class may be at work for each processor,
+// where the subsystem knows better. It is called before Serve.
+func (s *Server) Bound(c Class, perProcessor int) {
+	s.gates[c].limit.Concurrent = perProcessor * runtime.GOMAXPROCS(0)
+}
+
 func (c *Config) limit(class Class) Limit {
 	if l, ok := c.Limits[class]; ok {
 		return l
@@ -69,7 +75,7 @@ const (
 	// less than phones and booths wait. Beyond it the newest is, whose caller is
 	// still there; served in turn, everybody would get an answer just after
 	// giving up.
-	inTurn = 2 * time.Second
+	inTurn = 4 * time.Second
 	// lateAfter is how long a vital request may wait before others are turned away.
 	lateAfter = 100 * time.Millisecond
 )

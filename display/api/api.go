@@ -128,8 +128,15 @@ func (a *API) Routes() []Route {
 	}
 }
 
+// atWork is how many codes are at work at a time for each processor. Those that
+// were let in must be done before their phones give up, also where the process
+// gets a tenth of a processor and does a few hundred a second: with four times as
+// many every answer came too late, and all that was done was for nobody.
+const atWork = 128
+
 // Register adds the endpoints to a server.
 func (a *API) Register(s *web.Server) {
+	s.Bound(web.Vital, atWork)
 	for _, r := range a.Routes() {
 		s.HandleClass(r.Class, r.Pattern, r.Handler)
 	}

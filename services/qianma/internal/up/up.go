@@ -164,7 +164,7 @@ func (c *Command) specs(home *province.Home) []supervise.Spec {
 // displayNice is how far displays give way to the rest on a machine they share
 // with it. A code that comes late is asked for again; a raft leader that gets the
 // processor late is taken for dead, and nobody's swab is bound until another leads.
-const displayNice = 3
+const displayNice = 2
 
 func (c *Command) spec(home *province.Home, p topology.Process) supervise.Spec {
 	s := supervise.Spec{
