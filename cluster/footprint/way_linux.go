@@ -19,10 +19,15 @@ import (
 // to be nice. A unit of systemd says Nice= or CPUWeight= instead.
 func GiveWay(pid, steps int) {
 	dir := "/proc/" + strconv.Itoa(pid)
+	counted, err := unix.Getpriority(unix.PRIO_PROCESS, pid)
+	if err != nil {
+		return
+	}
+	nice := 20 - counted + steps // the system call counts from 40 down to 1
 	threads, _ := os.ReadDir(dir + "/task")
 	for _, t := range threads {
 		if id, err := strconv.Atoi(t.Name()); err == nil {
-			_ = unix.Setpriority(unix.PRIO_PROCESS, id, steps)
+			_ = unix.Setpriority(unix.PRIO_PROCESS, id, nice)
 		}
 	}
 	for range 3 {
