@@ -40,6 +40,6 @@ func GiveWay(pid, steps int) {
 		if !errors.Is(err, unix.EAGAIN) {
 			return
 		}
-		time.Sleep(100 * time.Millisecond) // the kernel lets anybody but root do it ten times a second
+		<-time.After(100 * time.Millisecond) // the kernel lets anybody but root do it ten times a second
 	}
 }
