@@ -1,10 +1,16 @@
-// Package compaction says when a Pebble store may compact. It grants what the
-// store itself allows, as Pebble's own scheduler does, and is woken by what
-// changes that; only while somebody was refused does it look again by itself.
+// Package compaction has a Pebble store do its own work beside everybody
+// else's: it says when the store may compact, and how fast tables are written.
+// A machine holds some sixty of these stores, where Pebble supposes one.
 //
-// Pebble's own looks ten times a second for as long as the store is open. That
-// is nothing for a database server, and was half of all wake-ups of a province
-// in which nothing happened: some sixty stores on one machine.
+// When: scheduler grants what the store itself allows, as Pebble's own does, and
+// is woken by what changes that; only while somebody was refused does it look
+// again by itself. Pebble's own looks ten times a second for as long as the
+// store is open, which was half of all wake-ups of an idle province.
+//
+// How fast: tables are written at a walk (pace.go) until the store falls behind.
+// Replicas of one log fill their memtables at the same moment, and Pebble writes
+// as fast as it can: all processors did nothing else meanwhile, and every
+// answer waited. loadtest/BASELINE.md has what it is worth.
 package compaction
 
 import (
@@ -18,11 +24,12 @@ import (
 // also grows without a word, with the compactions that are owed.
 const lookAgain = 100 * time.Millisecond
 
-// Scheduler is for one store, and for one life of it. It implements
+// scheduler is for one store, and for one life of it. It implements
 // pebble.CompactionScheduler, and the handle of every grant.
 //
 // Pebble calls it with its own locks held, and is called back without ours.
-type Scheduler struct {
+type scheduler struct {
+	pace  pace
 	db    pebble.DBForCompaction // set by Register, before any other call
 	poke  chan struct{}          // holds one: there may be something to grant
 	stop  chan struct{}
@@ -34,24 +41,41 @@ type Scheduler struct {
 }
 
 var (
-	_ pebble.CompactionScheduler   = (*Scheduler)(nil)
-	_ pebble.CompactionGrantHandle = (*Scheduler)(nil)
+	_ pebble.CompactionScheduler   = (*scheduler)(nil)
+	_ pebble.CompactionGrantHandle = (*scheduler)(nil)
 )
 
-// NewScheduler returns the scheduler of one store.
-func NewScheduler() *Scheduler {
-	return &Scheduler{poke: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{})}
+// Calm sets the options of one store, for one opening of it: its file system,
+// its listener and its scheduler. It is called last, when what it builds on is
+// in them. One compaction runs at a time.
+func Calm(o *pebble.Options) {
+	s := newScheduler()
+	s.pace.limit = int32(o.L0CompactionThreshold)
+	o.Experimental.CompactionScheduler = s
+	o.CompactionConcurrencyRange = func() (int, int) { return 1, 1 }
+	o.FS = paced{o.FS, &s.pace}
+	listener := s.pace.listener()
+	if o.EventListener != nil {
+		listener = pebble.TeeEventListener(*o.EventListener, listener)
+	}
+	o.EventListener = &listener
+}
+
+// newScheduler returns the scheduler of one store.
+func newScheduler() *scheduler {
+	return &scheduler{poke: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{})}
 }
 
 // Register implements pebble.CompactionScheduler.
-func (s *Scheduler) Register(_ int, db pebble.DBForCompaction) {
+func (s *scheduler) Register(_ int, db pebble.DBForCompaction) {
 	s.db = db
 	go s.run()
 }
 
 // Unregister implements pebble.CompactionScheduler. The store is not called
 // any more when it returns.
-func (s *Scheduler) Unregister() {
+func (s *scheduler) Unregister() {
+	s.pace.closing.Store(true)
 	s.mu.Lock()
 	s.stopped = true
 	s.mu.Unlock()
@@ -61,7 +85,7 @@ func (s *Scheduler) Unregister() {
 
 // TrySchedule implements pebble.CompactionScheduler. Who is refused waits, and
 // is remembered by the store, not here.
-func (s *Scheduler) TrySchedule() (bool, pebble.CompactionGrantHandle) {
+func (s *scheduler) TrySchedule() (bool, pebble.CompactionGrantHandle) {
 	if s.take() {
 		return true, s
 	}
@@ -70,31 +94,31 @@ func (s *Scheduler) TrySchedule() (bool, pebble.CompactionGrantHandle) {
 }
 
 // UpdateGetAllowedWithoutPermission implements pebble.CompactionScheduler.
-func (s *Scheduler) UpdateGetAllowedWithoutPermission() { s.wake() }
+func (s *scheduler) UpdateGetAllowedWithoutPermission() { s.wake() }
 
 // Done implements pebble.CompactionGrantHandle.
-func (s *Scheduler) Done() {
+func (s *scheduler) Done() {
 	s.giveBack()
 	s.wake()
 }
 
 // Started implements pebble.CompactionGrantHandle.
-func (s *Scheduler) Started() {}
+func (s *scheduler) Started() {}
 
 // MeasureCPU implements pebble.CompactionGrantHandle.
-func (s *Scheduler) MeasureCPU(pebble.CompactionGoroutineKind) {}
+func (s *scheduler) MeasureCPU(pebble.CompactionGoroutineKind) {}
 
 // CumulativeStats implements pebble.CompactionGrantHandle.
-func (s *Scheduler) CumulativeStats(pebble.CompactionGrantHandleStats) {}
+func (s *scheduler) CumulativeStats(pebble.CompactionGrantHandleStats) {}
 
-func (s *Scheduler) wake() {
+func (s *scheduler) wake() {
 	select {
 	case s.poke <- struct{}{}:
 	default: // it will look anyway
 	}
 }
 
-func (s *Scheduler) take() bool {
+func (s *scheduler) take() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped || s.running >= s.db.GetAllowedWithoutPermission() {
@@ -104,14 +128,14 @@ func (s *Scheduler) take() bool {
 	return true
 }
 
-func (s *Scheduler) giveBack() {
+func (s *scheduler) giveBack() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.running--
 }
 
 // run grants what was refused before.
-func (s *Scheduler) run() {
+func (s *scheduler) run() {
 	defer close(s.ended)
 	var again <-chan time.Time
 	for {
@@ -131,7 +155,7 @@ func (s *Scheduler) run() {
 // grant hands out what is allowed now, and reports whether somebody may still
 // wait. A place is taken before the store is asked; whoever is refused for its
 // sake while it turns out to be for nobody has poked, and is asked next.
-func (s *Scheduler) grant() (waits bool) {
+func (s *scheduler) grant() (waits bool) {
 	for s.take() {
 		waiting, _ := s.db.GetWaitingCompaction()
 		if !waiting || !s.db.Schedule(s) {

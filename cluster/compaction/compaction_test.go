@@ -55,9 +55,9 @@ func (d *store) look(see func()) {
 }
 
 // All but the last run on a clock that moves only when everybody waits.
-func with(t *testing.T, test func(d *store, s *Scheduler)) {
+func with(t *testing.T, test func(d *store, s *scheduler)) {
 	synctest.Test(t, func(*testing.T) {
-		d, s := &store{allowed: 1, accepts: true}, NewScheduler()
+		d, s := &store{allowed: 1, accepts: true}, newScheduler()
 		s.Register(1, d)
 		defer s.Unregister()
 		test(d, s)
@@ -65,7 +65,7 @@ func with(t *testing.T, test func(d *store, s *Scheduler)) {
 }
 
 // refused has one compaction run, and another wait for it.
-func refused(t *testing.T, d *store, s *Scheduler) {
+func refused(t *testing.T, d *store, s *scheduler) {
 	t.Helper()
 	if ok, _ := s.TrySchedule(); !ok {
 		t.Fatal("the first was refused")
@@ -87,7 +87,7 @@ func (d *store) scheduled(t *testing.T, want int, when string) {
 }
 
 func TestWhoWaitedIsNextAtOnce(t *testing.T) {
-	with(t, func(d *store, s *Scheduler) {
+	with(t, func(d *store, s *scheduler) {
 		refused(t, d, s)
 		d.scheduled(t, 0, "while the first runs")
 		s.Done()
@@ -96,7 +96,7 @@ func TestWhoWaitedIsNextAtOnce(t *testing.T) {
 }
 
 func TestWhatIsAllowedGrows(t *testing.T) {
-	with(t, func(d *store, s *Scheduler) {
+	with(t, func(d *store, s *scheduler) {
 		refused(t, d, s)
 		d.look(func() { d.allowed = 2 })
 		s.UpdateGetAllowedWithoutPermission()
@@ -109,7 +109,7 @@ func TestWhatIsAllowedGrows(t *testing.T) {
 
 // What the store does not take now it may take later, and it says no more.
 func TestOneThatWaitsIsNotForgotten(t *testing.T) {
-	with(t, func(d *store, s *Scheduler) {
+	with(t, func(d *store, s *scheduler) {
 		refused(t, d, s)
 		d.look(func() { d.accepts = false })
 		s.Done()
@@ -122,7 +122,7 @@ func TestOneThatWaitsIsNotForgotten(t *testing.T) {
 
 // The reason of this package.
 func TestIdleIsIdle(t *testing.T) {
-	with(t, func(d *store, s *Scheduler) {
+	with(t, func(d *store, s *scheduler) {
 		refused(t, d, s)
 		s.Done()
 		d.scheduled(t, 1, "after the first")
@@ -141,7 +141,7 @@ func TestIdleIsIdle(t *testing.T) {
 
 func TestNothingIsGrantedAfterTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, s := &store{allowed: 1, accepts: true}, NewScheduler()
+		d, s := &store{allowed: 1, accepts: true}, newScheduler()
 		s.Register(1, d)
 		refused(t, d, s)
 		s.Unregister()
@@ -157,18 +157,7 @@ func TestNothingIsGrantedAfterTheEnd(t *testing.T) {
 // With the real store: small tables pile up and are compacted away, by its own
 // will and by order.
 func TestAStoreCompacts(t *testing.T) {
-	o := &pebble.Options{FS: vfs.NewMem(), MemTableSize: 64 << 10, L0CompactionThreshold: 2, Logger: quiet{},
-		CompactionConcurrencyRange: func() (int, int) { return 1, 1 }}
-	o.Experimental.CompactionScheduler = NewScheduler()
-	db, err := pebble.Open("db", o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	db := calm(t, vfs.NewMem())
 	for i := range 20 {
 		for k := range 100 {
 			if err := db.Set(fmt.Appendf(nil, "%d", k*7%100), fmt.Appendf(nil, "%d", i), pebble.NoSync); err != nil {
@@ -185,6 +174,22 @@ func TestAStoreCompacts(t *testing.T) {
 	if m := db.Metrics(); m.Compact.DefaultCount == 0 || m.Levels[0].TablesCount != 0 {
 		t.Fatalf("%d compactions, %d tables on top", m.Compact.DefaultCount, m.Levels[0].TablesCount)
 	}
+}
+
+func calm(t *testing.T, fs vfs.FS) *pebble.DB {
+	t.Helper()
+	o := &pebble.Options{FS: fs, MemTableSize: 64 << 10, L0CompactionThreshold: 2, Logger: quiet{}}
+	Calm(o)
+	db, err := pebble.Open("db", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
 }
 
 type quiet struct{}

@@ -112,10 +112,9 @@ func Open(cfg Config) (*Store, error) {
 		L0CompactionThreshold:       16,   // most of it is cut before it would pay to be sorted
 		L0StopWritesThreshold:       1000, // entries die by truncation; never stall the log for compactions
 		BytesPerSync:                1 << 20,
-		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 	}
-	opts.Experimental.CompactionScheduler = compaction.NewScheduler()
 	opts.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+	compaction.Calm(opts)
 	found, err := pebble.Peek(cfg.Dir, cfg.FS)
 	if err != nil {
 		return nil, fmt.Errorf("raftlog: %w", err)

@@ -168,15 +168,14 @@ func (s *store) options() *pebble.Options {
 		L0CompactionThreshold:       8,
 		L0StopWritesThreshold:       64,
 		BytesPerSync:                1 << 20,
-		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 	}
-	o.Experimental.CompactionScheduler = compaction.NewScheduler()
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 		// Keys are digests and facts are dense: compressing them costs more of
 		// the two cores than it saves of the disk.
 		o.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 	}
+	compaction.Calm(o)
 	return o
 }
 

@@ -159,6 +159,7 @@ func (s *Store) openGeneration(n uint64) error {
 	opts.Logger, opts.EventListener = s.fail, s.fail.Listener()
 	opts.Cache = pebble.NewCache(int64(s.cfg.CacheBytes))
 	defer opts.Cache.Unref()
+	compaction.Calm(opts)
 	db, err := raftlog.OpenDB(s.home.path(n), opts)
 	if err != nil {
 		return err
@@ -182,9 +183,7 @@ func options(cfg Config) *pebble.Options {
 		L0CompactionThreshold:       8,
 		L0StopWritesThreshold:       32,
 		BytesPerSync:                1 << 20,
-		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 	}
-	o.Experimental.CompactionScheduler = compaction.NewScheduler()
 	for i := range o.Levels {
 		// Most lookups are of prefixes that most tables do not hold.
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)

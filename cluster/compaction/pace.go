@@ -1,0 +1,165 @@
+package compaction
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// A table is written in steps: stepBytes in one call, and then a rest for
+// restFactor times as long as the step took by the clock, restMax at most. Where
+// others want the processor a step takes longer, and so does the rest.
+const (
+	stepBytes  = 128 << 10
+	restFactor = 5
+	restMax    = 40 * time.Millisecond
+)
+
+// pace says whether a store's tables are written at a walk. They are until the
+// store falls behind: its writers would wait for it then, and every read looks
+// through what was not compacted. It learns of that by Pebble's events, which
+// come with Pebble's locks held.
+type pace struct {
+	limit   int32        // flushes that one compaction may let come
+	stalled atomic.Bool  // writers wait for a flush or a compaction
+	closing atomic.Bool  // whoever closes the store waits for both
+	queued  atomic.Bool  // the flush under way writes more than one memtable
+	owed    atomic.Int32 // flushes since the first level was last compacted
+}
+
+func (p *pace) listener() pebble.EventListener {
+	return pebble.EventListener{
+		WriteStallBegin: func(pebble.WriteStallBeginInfo) { p.stalled.Store(true) },
+		WriteStallEnd:   func() { p.stalled.Store(false) },
+		FlushBegin:      func(i pebble.FlushInfo) { p.queued.Store(i.Input > 1) },
+		FlushEnd:        func(pebble.FlushInfo) { p.owed.Add(1) },
+		CompactionBegin: func(i pebble.CompactionInfo) {
+			if len(i.Input) > 0 && i.Input[0].Level == 0 {
+				p.owed.Store(0)
+			}
+		},
+	}
+}
+
+// behind reports whether a table of the category must be written at once.
+func (p *pace) behind(category vfs.DiskWriteCategory) bool {
+	if p.stalled.Load() || p.closing.Load() {
+		return true
+	}
+	if category == categoryFlush {
+		return p.queued.Load()
+	}
+	return p.owed.Load() >= p.limit
+}
+
+// Pebble's own names for what it writes tables for.
+const (
+	categoryFlush      vfs.DiskWriteCategory = "pebble-memtable-flush"
+	categoryCompaction vfs.DiskWriteCategory = "pebble-compaction"
+)
+
+// paced is a store's file system, on which flushes and compactions write at a
+// walk. What was synced or closed without an error has been written, as ever.
+type paced struct {
+	vfs.FS
+	pace *pace
+}
+
+// Create implements vfs.FS.
+func (p paced) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := p.FS.Create(name, category)
+	if err != nil || category != categoryFlush && category != categoryCompaction {
+		return f, err
+	}
+	return &walker{File: f, pace: p.pace, category: category, buf: steps.Get().(*[stepBytes]byte), since: time.Now()}, nil
+}
+
+// Unwrap implements vfs.FS.
+func (p paced) Unwrap() vfs.FS { return p.FS }
+
+var steps = sync.Pool{New: func() any { return new([stepBytes]byte) }}
+
+// walker is a table in the making. Like every file that Pebble writes it has
+// one writer at a time.
+type walker struct {
+	vfs.File
+	pace     *pace
+	category vfs.DiskWriteCategory
+	buf      *[stepBytes]byte // nil once closed
+	held     int              // bytes of buf that are not written yet
+	since    time.Time        // the end of the last rest
+}
+
+// Write implements vfs.File. An error may be about what an earlier call brought.
+func (w *walker) Write(p []byte) (int, error) {
+	n := 0
+	for n < len(p) {
+		took := copy(w.buf[w.held:], p[n:])
+		w.held += took
+		if w.held == stepBytes {
+			if err := w.flush(); err != nil {
+				return n, err
+			}
+			w.rest()
+		}
+		n += took
+	}
+	return n, nil
+}
+
+func (w *walker) flush() error {
+	if w.held == 0 {
+		return nil
+	}
+	_, err := w.File.Write(w.buf[:w.held])
+	w.held = 0
+	return err
+}
+
+func (w *walker) rest() {
+	if !w.pace.behind(w.category) {
+		<-time.After(min(restFactor*time.Since(w.since), restMax))
+	}
+	w.since = time.Now()
+}
+
+// Sync implements vfs.File.
+func (w *walker) Sync() error {
+	if err := w.flush(); err != nil {
+		return err
+	}
+	return w.File.Sync()
+}
+
+// SyncData implements vfs.File.
+func (w *walker) SyncData() error {
+	if err := w.flush(); err != nil {
+		return err
+	}
+	return w.File.SyncData()
+}
+
+// SyncTo implements vfs.File.
+func (w *walker) SyncTo(length int64) (fullSync bool, err error) {
+	if err := w.flush(); err != nil {
+		return false, err
+	}
+	return w.File.SyncTo(length)
+}
+
+// Close implements vfs.File.
+func (w *walker) Close() error {
+	if w.buf == nil {
+		return w.File.Close() // whatever a second close is told
+	}
+	err := w.flush()
+	steps.Put(w.buf)
+	w.buf = nil
+	if closed := w.File.Close(); err == nil {
+		err = closed
+	}
+	return err
+}

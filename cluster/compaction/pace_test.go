@@ -1,0 +1,280 @@
+package compaction
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// disk is a file system in memory, on which a write takes a while or fails.
+type disk struct {
+	vfs.FS
+	takes time.Duration
+	fails error
+
+	mu     sync.Mutex // protects the fields below
+	writes []int      // bytes of each
+}
+
+func (d *disk) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := d.FS.Create(name, c)
+	return &diskFile{f, d}, err
+}
+
+type diskFile struct {
+	vfs.File
+	disk *disk
+}
+
+func (f *diskFile) Write(p []byte) (int, error) {
+	if f.disk.takes > 0 {
+		<-time.After(f.disk.takes)
+	}
+	if f.disk.fails != nil {
+		return 0, f.disk.fails
+	}
+	f.disk.mu.Lock()
+	f.disk.writes = append(f.disk.writes, len(p))
+	f.disk.mu.Unlock()
+	return f.File.Write(p)
+}
+
+func newDisk() *disk { return &disk{FS: vfs.NewMem()} }
+
+// write writes n steps in pieces as small as Pebble's blocks, and returns how
+// long it took.
+func write(t *testing.T, fs vfs.FS, category vfs.DiskWriteCategory, n int) time.Duration {
+	t.Helper()
+	f, err := fs.Create("table", category)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	for range n * stepBytes / 4096 {
+		if _, err := f.Write(make([]byte, 4096)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	took := time.Since(begun)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return took
+}
+
+func TestTablesAreWrittenAtAWalk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDisk()
+		d.takes = time.Millisecond
+		fs := paced{d, &pace{limit: 8}}
+		for _, c := range []vfs.DiskWriteCategory{categoryFlush, categoryCompaction} {
+			if took, want := write(t, fs, c, 10), 10*(1+restFactor)*time.Millisecond; took != want {
+				t.Errorf("%s: %v, want %v", c, took, want)
+			}
+		}
+		if n := len(d.writes); n != 20 {
+			t.Errorf("20 steps were %d writes", n)
+		}
+		if took, want := write(t, fs, "pebble-wal", 1), stepBytes/4096*time.Millisecond; took != want {
+			t.Errorf("the log: %v, want %v as ever", took, want)
+		}
+	})
+}
+
+func TestARestIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDisk()
+		d.takes = time.Second
+		if took, want := write(t, paced{d, &pace{limit: 8}}, categoryFlush, 3), 3*(time.Second+restMax); took != want {
+			t.Errorf("%v, want %v", took, want)
+		}
+	})
+}
+
+func TestAStoreThatFallsBehindRuns(t *testing.T) {
+	top := pebble.CompactionInfo{Input: []pebble.LevelInfo{{Level: 0}}}
+	below := pebble.CompactionInfo{Input: []pebble.LevelInfo{{Level: 5}}}
+	flushes := func(n int) func(pebble.EventListener) {
+		return func(l pebble.EventListener) {
+			for range n {
+				l.FlushBegin(pebble.FlushInfo{Input: 1})
+				l.FlushEnd(pebble.FlushInfo{Input: 1})
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		happens           []func(pebble.EventListener)
+		flush, compaction bool // which runs
+	}{
+		"nothing":       {},
+		"writers stall": {[]func(pebble.EventListener){func(l pebble.EventListener) { l.WriteStallBegin(pebble.WriteStallBeginInfo{}) }}, true, true},
+		"and no more": {[]func(pebble.EventListener){func(l pebble.EventListener) {
+			l.WriteStallBegin(pebble.WriteStallBeginInfo{})
+			l.WriteStallEnd()
+		}}, false, false},
+		"two memtables at once": {[]func(pebble.EventListener){func(l pebble.EventListener) { l.FlushBegin(pebble.FlushInfo{Input: 2}) }}, true, false},
+		"then one again": {[]func(pebble.EventListener){
+			func(l pebble.EventListener) { l.FlushBegin(pebble.FlushInfo{Input: 2}) },
+			func(l pebble.EventListener) { l.FlushBegin(pebble.FlushInfo{Input: 1}) },
+		}, false, false},
+		"seven flushes are no backlog": {[]func(pebble.EventListener){flushes(7)}, false, false},
+		"eight are":                    {[]func(pebble.EventListener){flushes(8)}, false, true},
+		"which ends with its compaction": {[]func(pebble.EventListener){flushes(8),
+			func(l pebble.EventListener) { l.CompactionBegin(top) }}, false, false},
+		"but not with another": {[]func(pebble.EventListener){flushes(8),
+			func(l pebble.EventListener) { l.CompactionBegin(below) }}, false, true},
+	} {
+		p := &pace{limit: 8}
+		for _, h := range c.happens {
+			h(p.listener())
+		}
+		if got := p.behind(categoryFlush); got != c.flush {
+			t.Errorf("%s: a flush runs: %v, want %v", name, got, c.flush)
+		}
+		if got := p.behind(categoryCompaction); got != c.compaction {
+			t.Errorf("%s: a compaction runs: %v, want %v", name, got, c.compaction)
+		}
+	}
+}
+
+// Whoever runs does not rest, and whoever closes a store does not wait for one
+// that rests.
+func TestWhoIsBehindDoesNotRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDisk()
+		d.takes = time.Millisecond
+		s := newScheduler()
+		s.pace.limit = 8
+		s.Register(1, &store{})
+		s.Unregister()
+		if took, want := write(t, paced{d, &s.pace}, categoryCompaction, 10), 10*time.Millisecond; took != want {
+			t.Errorf("%v, want %v", took, want)
+		}
+	})
+}
+
+func TestWhatIsSyncedHasBeenWritten(t *testing.T) {
+	for name, sync := range map[string]func(vfs.File) error{
+		"Sync":     vfs.File.Sync,
+		"SyncData": vfs.File.SyncData,
+		"SyncTo":   func(f vfs.File) error { _, err := f.SyncTo(1); return err },
+		"Close":    vfs.File.Close,
+	} {
+		mem := vfs.NewMem()
+		f, err := paced{mem, &pace{limit: 8}}.Create("table", categoryFlush)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := bytes.Repeat([]byte("0123456789"), stepBytes/10+7)
+		if n, err := f.Write(slices.Clone(want)); n != len(want) || err != nil {
+			t.Fatal(n, err)
+		}
+		if err := sync(f); err != nil {
+			t.Fatal(err)
+		}
+		r, err := mem.Open("table")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d of %d bytes are there, %v", name, len(got), len(want), err)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		if name != "Close" {
+			if err := f.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+func TestAFailedWriteIsTold(t *testing.T) {
+	broken := errors.New("no room")
+	for name, end := range map[string]func(vfs.File) error{
+		"Write":    func(f vfs.File) error { _, err := f.Write(make([]byte, stepBytes)); return err },
+		"Sync":     vfs.File.Sync,
+		"SyncData": vfs.File.SyncData,
+		"SyncTo":   func(f vfs.File) error { _, err := f.SyncTo(1); return err },
+		"Close":    vfs.File.Close,
+	} {
+		d := newDisk()
+		d.fails = broken
+		f, err := paced{d, &pace{limit: 8}}.Create("table", categoryFlush)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Write([]byte("kept back")); err != nil {
+			t.Fatal(err)
+		}
+		if err := end(f); !errors.Is(err, broken) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if name != "Close" {
+			_ = f.Close() // failed before
+		}
+	}
+}
+
+// Pebble says for what it writes a file in words that are its own: with others,
+// nothing would be paced, in silence.
+func TestPebbleCallsItsTablesAsWeDo(t *testing.T) {
+	d := newDisk()
+	db := calm(t, d)
+	value, random := make([]byte, 2*stepBytes), rand.NewChaCha8([32]byte{1})
+	for range 3 {
+		_, _ = random.Read(value) // cannot be compressed
+		if err := db.Set([]byte("key"), value, pebble.NoSync); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Compact(t.Context(), []byte("a"), []byte("z"), false); err != nil {
+		t.Fatal(err)
+	}
+	whole := 0
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, n := range d.writes {
+		if n == stepBytes {
+			whole++
+		}
+	}
+	if whole <= 3*2 {
+		t.Errorf("%d steps in three flushes and a compaction", whole)
+	}
+}
+
+func TestCalmHearsTheStoreAndLetsOthersHear(t *testing.T) {
+	heard := 0
+	o := &pebble.Options{FS: vfs.NewMem(), L0CompactionThreshold: 8, Logger: quiet{},
+		EventListener: &pebble.EventListener{FlushEnd: func(pebble.FlushInfo) { heard++ }}}
+	Calm(o)
+	db, err := pebble.Open("db", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 8 {
+		if err := errors.Join(db.Set([]byte{byte(i)}, nil, pebble.NoSync), db.Flush()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := o.Experimental.CompactionScheduler.(*scheduler); heard != 8 || s.pace.owed.Load() == 0 {
+		t.Errorf("%d flushes were heard of outside, %d inside", heard, s.pace.owed.Load())
+	}
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+}
