@@ -63,6 +63,7 @@ type Shape struct {
 	Split    []float64     `help:"Share of each carrier; empty: equal."`
 	Ack      string        `help:"What an upload waits for." enum:"committed,replicated" default:"committed"`
 	Seed     uint64        `help:"Same seed, same people." default:"1"`
+	Draw     uint64        `help:"Same draw, same order of who refreshes; 0: another in each run, and the report says which." default:"0"`
 	Batch    int           `help:"Rows in a request, for batch and preload." default:"500"`
 	Format   string        `help:"How batches are written." enum:"binary,ndjson" default:"binary"`
 	Booths   int           `help:"Tubes that fill at the same time; 0: by rate."`
@@ -70,7 +71,7 @@ type Shape struct {
 	Zipf     float64       `help:"Exponent of who refreshes." default:"1.1"`
 	Cold     float64       `help:"Share of displays drawn from everybody alike." default:"0.1"`
 	Watch    float64       `help:"Tests a second whose visibility is timed; -1: none; 0: 20, or fewer in more than half a minute, 600 in all." default:"0"`
-	Wave     time.Duration `help:"Midnight: everybody refreshes within this." default:"10s"`
+	Wave     time.Duration `help:"Midnight: everybody refreshes once within this." default:"10s"`
 	Closed   int           `help:"Keep this many requests in flight in place of a schedule. Its latencies say nothing of an open system."`
 }
 
@@ -192,7 +193,7 @@ var usual = map[string]float64{"scan": 10_000, "batch": 50_000, "display": 30_00
 
 func (s *Shape) settings() (profiles.Settings, error) {
 	out := profiles.Settings{
-		Profile: s.Profile, Rate: s.Rate, Displays: s.Displays, Duration: s.Duration, Poisson: s.Poisson, Seed: s.Seed,
+		Profile: s.Profile, Rate: s.Rate, Displays: s.Displays, Duration: s.Duration, Poisson: s.Poisson, Seed: s.Seed, Draw: s.Draw,
 		People: population.New(s.Seed, max(1, s.People)), Split: s.Split, Booths: s.Booths, Batch: s.Batch, Positive: s.Positive,
 		Skew: s.Zipf, Cold: s.Cold, Watches: s.Watch, Wave: s.Wave, Warm: s.Warm,
 	}

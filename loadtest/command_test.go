@@ -205,6 +205,8 @@ func TestWordsThatAreNotUnderstoodAreRefused(t *testing.T) {
 		{"scan", "--data=" + p.Dir, "--carriers=telecom"},
 		{"scan", "--data=" + p.Dir, "--split=1"},
 		{"batch", "--data=" + p.Dir, "--batch=5000"},
+		{"surge", "--data=" + p.Dir, "--plan=100:1s"},
+		{"midnight", "--data=" + p.Dir, "--plan=100:1s"},
 	} {
 		var out bytes.Buffer
 		if err := command(t.Context(), &out, &out, append([]string{"load", "--quiet", "--duration=1s"}, args...)...); err == nil || exitCode(err) != 70 {

@@ -9,6 +9,7 @@ import (
 
 	"qianma/cluster/identity"
 	"qianma/loadtest/population"
+	"qianma/loadtest/profiles"
 	"qianma/loadtest/province"
 )
 
@@ -19,6 +20,7 @@ type PhonesCommand struct {
 	Count     int      `help:"How many requests." default:"20000"`
 	People    uint32   `help:"Size of the population." default:"1000000"`
 	Seed      uint64   `help:"Same seed, same people." default:"1"`
+	Draw      uint64   `help:"Same draw, same order, as a run with that --draw asks." default:"1"`
 	Zipf      float64  `help:"Exponent of who refreshes." default:"1.1"`
 	Cold      float64  `help:"Share drawn from everybody alike." default:"0.1"`
 	Carriers  []string `help:"Carriers to use; empty: all."`
@@ -49,7 +51,7 @@ func (c *PhonesCommand) Run(k *kong.Context) error {
 		return fmt.Errorf("%s names no display node", from)
 	}
 	people := population.New(c.Seed, max(1, c.People))
-	draw := population.NewDraw(people, c.Seed, c.Zipf, c.Cold)
+	draw := profiles.Draw(people, c.Draw, 0, c.Zipf, c.Cold)
 	out := bufio.NewWriter(k.Stdout)
 	for i := range c.Count {
 		document := identity.Document{Kind: identity.Resident, Number: string(people.AppendNumber(nil, draw.Next()))}

@@ -14,6 +14,7 @@ import (
 	"qianma/cluster/identity"
 	"qianma/loadtest"
 	"qianma/loadtest/population"
+	"qianma/loadtest/profiles"
 )
 
 // TestPhonesAskWhatDisplayAsks: another generator gets the people of the display
@@ -37,7 +38,7 @@ func TestPhonesAskWhatDisplayAsks(t *testing.T) {
 	}
 
 	var out bytes.Buffer
-	c := loadtest.PhonesCommand{Count: 50, People: 1000, Seed: 3, Zipf: 1.1, Cold: .1, Data: data}
+	c := loadtest.PhonesCommand{Count: 50, People: 1000, Seed: 3, Draw: 4, Zipf: 1.1, Cold: .1, Data: data}
 	if err := c.Run(&kong.Context{Kong: &kong.Kong{Stdout: &out}}); err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +47,7 @@ func TestPhonesAskWhatDisplayAsks(t *testing.T) {
 		t.Fatal(err)
 	}
 	people := population.New(3, 1000)
-	draw := population.NewDraw(people, 3, 1.1, .1)
+	draw := profiles.Draw(people, 4, 0, 1.1, .1)
 	nodes := []string{"http://a:1", "http://b:1", "http://c:1"}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 	if len(lines) != 50 {

@@ -104,11 +104,14 @@ type run struct {
 const crowded = 5 * time.Second
 
 func prepare(o Options) (*run, error) {
-	r := &run{o: o}
 	now := time.Now()
 	if !o.Start.IsZero() {
 		now = o.Start
 	}
+	if o.Draw == 0 {
+		o.Draw = newDraw(o.Seed, now)
+	}
+	r := &run{o: o}
 	base := o.TubeBase
 	if base == 0 {
 		base = population.TubeBase(now)
@@ -136,6 +139,12 @@ func prepare(o Options) (*run, error) {
 		return nil, errors.Join(err, target.Close())
 	}
 	return r, nil
+}
+
+// newDraw is an order for a run that was given none. It has 32 bits: a report's
+// reader may hold every number in a float.
+func newDraw(seed uint64, now time.Time) uint64 {
+	return max(1, population.Mix(seed, uint64(now.UnixMicro()))>>32)
 }
 
 // load runs the schedule to its end and writes down what it cost.
@@ -294,7 +303,7 @@ func (r *run) validate(res *report.Result) {
 func (r *run) settings() map[string]any {
 	s := r.profile.Settings
 	out := map[string]any{
-		"rate": s.Rate, "duration_s": r.profile.Main.Plan.Duration().Seconds(), "people": s.People.N, "seed": s.Seed,
+		"rate": s.Rate, "duration_s": r.profile.Main.Plan.Duration().Seconds(), "people": s.People.N, "seed": s.Seed, "draw": s.Draw,
 		"split": s.Split, "poisson": s.Poisson, "booths": s.Booths, "batch": s.Batch, "positive": s.Positive,
 		"zipf": s.Skew, "cold": s.Cold, "pools": s.Mix, "watches_per_s": s.Watches, "run": r.name, "ledger": r.profile.Ledger != nil, "warm_s": s.Warm.Seconds(),
 	}

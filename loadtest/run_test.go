@@ -2,11 +2,13 @@ package loadtest
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"qianma/cluster/identity"
 	"qianma/loadtest/drive"
 	"qianma/loadtest/internal/fake"
 	"qianma/loadtest/ledger"
@@ -325,5 +327,61 @@ func TestDisplaysBesideBatches(t *testing.T) {
 		if len(res.Streams) != want || res.Unit != "tests" || res.Streams[want-1].Units.Acked == 0 {
 			t.Errorf("%g displays a second: %d streams of %s", displays, len(res.Streams), res.Unit)
 		}
+	}
+}
+
+// Goal: at midnight everybody refreshes, and nobody twice: neither a few who
+// repeat nor some who never ask stand in for the population.
+func TestAtMidnightEverybodyAsksOnce(t *testing.T) {
+	t.Parallel()
+	for _, poisson := range []bool{false, true} {
+		p := fake.New(t, fake.Lies{})
+		o := options(t, p, "midnight", .001, 3*time.Second) // nobody before and after it
+		o.People, o.Wave, o.Poisson = population.New(7, 997), time.Second, poisson
+		res := load(t, o)
+		asked := p.Asked()
+		if len(asked) != 997 || res.Main().Units.Asked != 997 || res.Acked != 997 {
+			t.Errorf("Poisson %v: %d of 997 people were asked about, in %d displays of which %d were shown", poisson, len(asked), res.Main().Units.Asked, res.Acked)
+		}
+		for person, times := range asked {
+			if times != 1 {
+				t.Errorf("Poisson %v: %v asked %d times", poisson, person, times)
+			}
+		}
+	}
+}
+
+// Goal: a run asks other people than the one before it, whom that made warm; one
+// that is given the draw of another asks the same.
+func TestEachRunDrawsAnewUnlessItIsTold(t *testing.T) {
+	t.Parallel()
+	p := fake.New(t, fake.Lies{})
+	run := func(draw uint64) (asked map[identity.Person]int, drawn uint64) {
+		before := p.Asked()
+		o := options(t, p, "display", 200, time.Second)
+		o.Draw, o.Cold = draw, 1
+		drawn = load(t, o).Settings["draw"].(uint64)
+		asked = p.Asked()
+		for person, times := range before {
+			if asked[person] -= times; asked[person] == 0 {
+				delete(asked, person)
+			}
+		}
+		return asked, drawn
+	}
+	first, draw := run(0)
+	second, _ := run(0)
+	again, told := run(draw)
+	known := 0
+	for person := range second {
+		if first[person] > 0 {
+			known++
+		}
+	}
+	if known > len(second)/10 || len(second) < 150 {
+		t.Errorf("%d of the %d people of a run were asked about in the one before it", known, len(second))
+	}
+	if told != draw || !maps.Equal(first, again) {
+		t.Errorf("told to draw %d a run drew %d, and others: %d people, not %d", draw, told, len(again), len(first))
 	}
 }

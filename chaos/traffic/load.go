@@ -99,7 +99,7 @@ func Run(ctx context.Context, o Options) (*Load, error) {
 
 func (o *Options) settings(system loadtest.System, people *population.People) loadtest.Options {
 	s := profiles.Settings{
-		Profile: "day", Rate: o.Shape.Tests, Displays: o.Shape.Displays, Duration: o.Duration, Seed: o.Seed,
+		Profile: "day", Rate: o.Shape.Tests, Displays: o.Shape.Displays, Duration: o.Duration, Seed: o.Seed, Draw: o.Seed,
 		People: people, Positive: .001, Cold: .1, Watches: 5, Batch: o.Shape.Batch,
 	}
 	if s.Batch > 0 {

@@ -167,3 +167,42 @@ func PoolOf(mix []Pool, seed, tube uint64) uint8 {
 	}
 	return mix[len(mix)-1].Size
 }
+
+// Walk is everybody once, in an order that the seed gives, and then again: a
+// part's share of it, where several walk together. It keeps no list, and is not
+// safe for concurrent use.
+type Walk struct {
+	n, mul, add       uint64
+	part, parts, next uint64
+}
+
+// NewWalk begins a walk over n people: the part-th of parts that together meet
+// everybody.
+func NewWalk(n uint32, seed, part, parts uint64) *Walk {
+	size := uint64(max(n, 1))
+	mul := Mix(seed, 3)%size + 1
+	for gcd(mul, size) != 1 {
+		mul++
+	}
+	return &Walk{n: size, mul: mul, add: Mix(seed, 4) % size, part: part, parts: max(1, parts), next: part}
+}
+
+// Share is how many people the walk meets before it begins again.
+func (w *Walk) Share() uint64 {
+	if w.part >= w.n {
+		return 0
+	}
+	return (w.n - w.part + w.parts - 1) / w.parts
+}
+
+// Next is the next person.
+func (w *Walk) Next() uint32 {
+	if w.next >= w.n {
+		w.next = w.part % w.n
+	}
+	// mul and n have no divisor in common, so no two places give one person;
+	// both are below 2^33, so nothing overflows.
+	i := (w.next*w.mul + w.add) % w.n
+	w.next += w.parts
+	return uint32(i)
+}

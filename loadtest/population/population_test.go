@@ -2,6 +2,7 @@ package population
 
 import (
 	"math"
+	"slices"
 	"testing"
 	"time"
 )
@@ -95,6 +96,35 @@ func TestTubesOfLaterRunsAreOthers(t *testing.T) {
 	}
 	if got := string(AppendTube(nil, a)); len(got) != 14 || got[:2] != "52" {
 		t.Errorf("tube %q", got)
+	}
+}
+
+// Goal: whoever walks, alone or several together, meets everybody once; another
+// seed gives another order.
+func TestAWalkMeetsEverybodyOnce(t *testing.T) {
+	for _, n := range []uint32{1, 2, 7, 500, 99_991, 100_000} {
+		for _, parts := range []uint64{1, 3} {
+			met := make([]int, n)
+			for part := range parts {
+				w := NewWalk(n, 5, part, parts)
+				for range w.Share() {
+					met[w.Next()]++
+				}
+			}
+			if i := slices.IndexFunc(met, func(times int) bool { return times != 1 }); i >= 0 {
+				t.Errorf("%d people, %d parts: person %d was met %d times", n, parts, i, met[i])
+			}
+		}
+	}
+	a, b := NewWalk(1000, 5, 0, 1), NewWalk(1000, 6, 0, 1)
+	same := 0
+	for range 1000 {
+		if a.Next() == b.Next() {
+			same++
+		}
+	}
+	if same > 100 {
+		t.Errorf("two seeds agree in %d of 1000 places", same)
 	}
 }
 

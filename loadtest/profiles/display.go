@@ -10,10 +10,14 @@ import (
 
 // displays is phones that refresh.
 func (p *Profile) displays(plan schedule.Plan) *drive.Stream {
-	draw := population.NewDraw(p.Settings.People, p.Settings.Seed, p.Settings.Skew, p.Settings.Cold)
-	return p.stream("displays", "displays", plan, 1, func(s *drive.Stream, at time.Duration) {
+	return p.asking("displays", plan, p.draw().Next)
+}
+
+// asking is phones that refresh, whose person says who.
+func (p *Profile) asking(name string, plan schedule.Plan, person func() uint32) *drive.Stream {
+	return p.stream(name, "displays", plan, 1, func(s *drive.Stream, at time.Duration) {
 		op := p.d.Op(drive.Display, p.carrier())
-		op.Person = draw.Next()
+		op.Person = person()
 		p.d.Go(s, op, at, func(op *drive.Op) { s.Units.Count(op) })
 	})
 }
@@ -21,7 +25,7 @@ func (p *Profile) displays(plan schedule.Plan) *drive.Stream {
 // verify is gates that scan: tokens come from phones that refresh beside it,
 // so that none is older than it may be.
 func (p *Profile) verify(plan schedule.Plan) *drive.Stream {
-	v := &gate{p: p, draw: population.NewDraw(p.Settings.People, p.Settings.Seed, p.Settings.Skew, p.Settings.Cold)}
+	v := &gate{p: p, draw: p.draw()}
 	v.fill()
 	return p.stream("verifications", "verifications", plan, 1, v.arrive)
 }

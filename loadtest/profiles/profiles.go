@@ -33,6 +33,7 @@ type Settings struct {
 	Plan     schedule.Plan // in place of the profile's own shape, in units a second
 	Poisson  bool          // independent arrivals, not evenly spaced ones
 	Seed     uint64
+	Draw     uint64 // of the order in which people ask; as good as none twice, so that nobody is warm from an earlier run
 	People   *population.People
 	Split    []float64 // share of each carrier; empty: equal
 	Mix      []population.Pool
@@ -55,7 +56,7 @@ var Names = []struct{ Name, What string }{
 	{"verify", "gates that check tokens"},
 	{"day", "scan and display together"},
 	{"surge", "scan and display, ten times as much within 60 s, and back"},
-	{"midnight", "everyone refreshes at once"},
+	{"midnight", "everyone refreshes once within seconds"},
 	{"preload", "register and result everybody once, in batches, as fast as it goes"},
 }
 
@@ -70,6 +71,8 @@ type Profile struct {
 	Cyc      Cycle
 
 	d        *drive.Driver
+	part     uint64 // of parts generators of the run
+	parts    uint64
 	rand     *rand.Rand
 	shares   []float64 // cumulative
 	flushes  []func() bool
@@ -89,7 +92,7 @@ func Build(s Settings, d *drive.Driver, carriers int, head ledger.Head) (*Profil
 	if err := s.validate(carriers); err != nil {
 		return nil, err
 	}
-	p := &Profile{Settings: s, Visible: hist.New(), d: d, rand: rand.New(rand.NewPCG(s.Seed, head.Part))}
+	p := &Profile{Settings: s, Visible: hist.New(), d: d, part: head.Part, parts: max(1, head.Stride), rand: rand.New(rand.NewPCG(s.Seed, head.Part))}
 	total := 0.0
 	for _, share := range s.Split {
 		total += share
@@ -153,6 +156,8 @@ func (s Settings) validate(carriers int) error {
 		return fmt.Errorf("the split names %d carriers, the run has %d", len(s.Split), carriers)
 	case s.People.N > suspectsFrom:
 		return fmt.Errorf("a population has at most %d people", suspectsFrom)
+	case len(s.Plan) > 0 && (s.Profile == "surge" || s.Profile == "midnight"):
+		return fmt.Errorf("a plan was given, and %s has its own shape: leave out --plan and say --rate and --duration", s.Profile)
 	case s.Batch < 1 || s.Batch > 1000:
 		return fmt.Errorf("a batch has 1 to 1000 rows")
 	}
@@ -197,7 +202,7 @@ func (p *Profile) build() error {
 	case "surge":
 		p.surge()
 	case "midnight":
-		p.Main = p.displays(p.midnight())
+		p.midnight()
 	}
 	return p.Main.Plan.Validate()
 }
@@ -223,12 +228,21 @@ func (p *Profile) surge() {
 	p.Cyc = Cycle{Climb: before, Hold: before + climb, Fall: before + climb + hold, End: before + climb + hold + after}
 }
 
-// midnight holds the base rate, then everybody refreshes within the wave.
-func (p *Profile) midnight() schedule.Plan {
+// midnight has everybody refresh once within the wave. What phones ask before
+// and after it is a stream of its own, or a small population's wave would be
+// lost in it.
+func (p *Profile) midnight() {
 	s := p.Settings
-	wave := float64(s.People.N) / s.Wave.Seconds()
 	quiet := max(time.Second, (s.Duration-s.Wave)/2)
-	return schedule.Plan{{From: s.Rate, To: s.Rate, For: quiet}, {From: wave, To: wave, For: s.Wave}, {From: s.Rate, To: s.Rate, For: quiet}}
+	flat := func(rate, wave float64) schedule.Plan {
+		return schedule.Plan{{From: rate, To: rate, For: quiet}, {From: wave, To: wave, For: s.Wave}, {From: rate, To: rate, For: quiet}}
+	}
+	walk := population.NewWalk(s.People.N, s.Draw, p.part, p.parts)
+	// A hair more than there are, so that rounding leaves nobody out.
+	wave := flat(0, (float64(walk.Share())+.001)/s.Wave.Seconds())
+	p.Main = p.asking("displays", wave, walk.Next)
+	p.Main.Times = p.even(wave) // whoever asks independently of the others does not ask exactly once
+	p.asking("quiet", flat(s.Rate, 0), p.draw().Next)
 }
 
 // stream makes a stream whose arrivals carry weight units each.
@@ -236,13 +250,30 @@ func (p *Profile) stream(name, unit string, plan schedule.Plan, weight int, arri
 	s := &drive.Stream{Name: name, Unit: unit, Weight: weight, Plan: plan}
 	times := plan.Scale(1 / float64(max(1, weight)))
 	if p.Settings.Poisson {
-		s.Times = schedule.Poisson(times, population.Mix(p.Settings.Seed, uint64(len(p.d.Streams()))))
+		s.Times = schedule.Poisson(times, population.Mix(population.Mix(p.Settings.Seed, uint64(len(p.d.Streams()))), p.part))
 	} else {
-		s.Times = schedule.Even(times)
+		s.Times = p.even(times)
 	}
 	s.Arrive = func(at time.Duration) { arrive(s, at) }
 	p.d.Add(s)
 	return s
+}
+
+// even spaces arrivals evenly. Generators of one run take turns: all of them
+// together are one even schedule.
+func (p *Profile) even(plan schedule.Plan) *schedule.Schedule {
+	return schedule.EvenFrom(plan, (float64(p.part)+.5)/float64(p.parts))
+}
+
+// draw is who refreshes next; generators of one run draw different people.
+func (p *Profile) draw() *population.Draw {
+	s := p.Settings
+	return Draw(s.People, s.Draw, p.part, s.Skew, s.Cold)
+}
+
+// Draw is who asks in the display profile, in order.
+func Draw(people *population.People, draw, part uint64, skew, cold float64) *population.Draw {
+	return population.NewDraw(people, population.Mix(draw, part), skew, cold)
 }
 
 // Begin fixes the run's start, which the ledger's times count from.

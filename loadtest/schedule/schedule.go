@@ -166,20 +166,22 @@ type Schedule struct {
 	count int64
 }
 
-// Even spaces arrivals evenly under the plan's rate.
-func Even(p Plan) *Schedule { return start(p, func() float64 { return 1 }) }
+// Even spaces arrivals evenly under the plan's rate; the first stands in the
+// middle of its gap.
+func Even(p Plan) *Schedule { return EvenFrom(p, .5) }
+
+// EvenFrom is Even with the first arrival so far into its gap (0..1). Generators
+// that share a rate begin at different places of it, or they would fire together
+// for ever.
+func EvenFrom(p Plan, phase float64) *Schedule {
+	return &Schedule{plan: p, gap: func() float64 { return 1 }, next: phase}
+}
 
 // Poisson makes arrivals independent of one another, as people are: gaps are
 // exponential under the plan's rate.
 func Poisson(p Plan, seed uint64) *Schedule {
 	r := rand.New(rand.NewPCG(seed, 0x706f6973))
-	return start(p, r.ExpFloat64)
-}
-
-func start(p Plan, gap func() float64) *Schedule {
-	// The first arrival of an even schedule stands in the middle of its gap,
-	// so that two generators with half the rate do not fire together for ever.
-	return &Schedule{plan: p, gap: gap, next: gap() / 2}
+	return &Schedule{plan: p, gap: r.ExpFloat64, next: r.ExpFloat64()}
 }
 
 // Next is the offset of the next arrival; false when the plan is over.

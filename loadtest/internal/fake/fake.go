@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -48,6 +49,7 @@ type Province struct {
 	tubes   map[string]*tube
 	persons map[identity.Person]*swab // newest
 	keys    map[string][]byte         // answers by carrier and key
+	asked   map[identity.Person]int   // displays, by who was asked about
 	lost    int64
 	stall   time.Time
 	writes  atomic.Int64
@@ -74,7 +76,7 @@ type swab struct {
 // New starts a province with two nodes of each subsystem at each carrier.
 func New(t *testing.T, lies Lies) *Province {
 	t.Helper()
-	p := &Province{Lies: lies, Dir: t.TempDir(), tubes: map[string]*tube{}, persons: map[identity.Person]*swab{}, keys: map[string][]byte{}}
+	p := &Province{Lies: lies, Dir: t.TempDir(), tubes: map[string]*tube{}, persons: map[identity.Person]*swab{}, keys: map[string][]byte{}, asked: map[identity.Person]int{}}
 	if err := os.MkdirAll(filepath.Join(p.Dir, "secrets"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -116,6 +118,13 @@ func (p *Province) Lost() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.lost
+}
+
+// Asked is how often each person's code was asked for.
+func (p *Province) Asked() map[identity.Person]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.asked)
 }
 
 // Swabs is how many swabs all tubes hold.
@@ -340,6 +349,7 @@ func (p *Province) code(carrier string) http.HandlerFunc {
 			return
 		}
 		p.mu.Lock()
+		p.asked[person]++
 		nucleic := p.nucleic(carrier, person)
 		p.mu.Unlock()
 		fmt.Fprintf(w, `{"person":%q,"colour":"green","reasons":[{"code":"nucleic","text":"ok"}],"nucleic":%s,"data":{"stale":false},"token":"QM1:ABC %s"}`, person, nucleic, r.URL.Query().Get("person")[2:6])
