@@ -86,6 +86,22 @@ func TestTheVerdictIsTheWorstThatIsTrue(t *testing.T) {
 	}
 }
 
+// A midnight that lets people wait for longer than a phone's holder does is
+// missed, and so is one that fails somebody.
+func TestAMidnightIsJudged(t *testing.T) {
+	for _, c := range []struct {
+		p99    float64
+		failed int64
+		want   int
+	}{{900, 0, Held}, {1100, 0, Missed}, {900, 1, Missed}} {
+		r := &Result{Valid: true, Streams: []Stream{{Name: "displays", ResponseMS: hist.Summary{P99: c.p99}, Units: drive.Units{Asked: 1000, Failed: c.failed}}}}
+		r.Judge(Usual("midnight"))
+		if r.Code() != c.want {
+			t.Errorf("p99 %v ms, %d failed: code %d, want %d", c.p99, c.failed, r.Code(), c.want)
+		}
+	}
+}
+
 func TestAResultIsReadBackWhole(t *testing.T) {
 	r := sample(1, 1)
 	path := filepath.Join(t.TempDir(), "deep", "result.json")
