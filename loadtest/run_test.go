@@ -385,3 +385,48 @@ func TestEachRunDrawsAnewUnlessItIsTold(t *testing.T) {
 		t.Errorf("told to draw %d a run drew %d, and others: %d people, not %d", draw, told, len(again), len(first))
 	}
 }
+
+// Goal: a stall shows in what is seen of visibility, although nothing is
+// acknowledged meanwhile and so nothing could be picked from what is. Method: the
+// whole province stands still for two of five seconds. As many tests are watched
+// as without that, and those that were to come in the stall waited for its end.
+func TestAStallShowsInWhatIsVisible(t *testing.T) {
+	t.Parallel()
+	const stall, rate, watched = 2 * time.Second, 400, 50
+	p := fake.New(t, fake.Lies{})
+	o := options(t, p, "scan", rate, 5*time.Second)
+	o.Mix = []population.Pool{{Size: 1, Share: 1}} // a tube is full at once, so the clock of each starts when it arrives
+	o.Watches = watched
+	o.Live = func(v View) {
+		if v.Second == 1 {
+			p.Stall(stall)
+		}
+	}
+	res := load(t, o)
+	if n := res.VisibleMS.Count; n < 5*watched-2 || n > 5*watched+2 {
+		t.Errorf("%d tests were watched, not %d: the stall thinned them", n, 5*watched)
+	}
+	slow := stall / 4
+	if n, least := res.Visible.Above(slow), int64(watched*.75*stall.Seconds()*.9); n < least {
+		t.Errorf("%d tests took more than %v to show, want at least %d", n, slow, least)
+	}
+	if res.Unseen > 0 || res.Acked != 5*rate {
+		t.Errorf("acked %d, unseen %d", res.Acked, res.Unseen)
+	}
+}
+
+// Goal: a watched test that was never acknowledged flatters no percentile: it
+// was not seen, and counts among the slowest.
+func TestWhatIsNeverAcknowledgedIsUnseen(t *testing.T) {
+	t.Parallel()
+	for _, profile := range []string{"scan", "batch"} {
+		p := fake.New(t, fake.Lies{DropReplyEvery: 5})
+		o := options(t, p, profile, 400, 2*time.Second)
+		o.Batch, o.Drive.Tries, o.Watches, o.Unseen = 20, 1, 1000, 5*time.Second
+		res := load(t, o)
+		never := res.Main().Units.Asked - res.Acked
+		if never < 10 || res.Unseen != never || res.Visible.Above(4*time.Second) != never {
+			t.Errorf("%s: of %d tests that were not acknowledged %d are unseen, and %d among the slowest", profile, never, res.Unseen, res.Visible.Above(4*time.Second))
+		}
+	}
+}

@@ -50,9 +50,12 @@ func (w *batch) registered(tubes []*tube, carrier int, op *drive.Op) {
 		w.p.registered(w.s, op, op.Samples[i].Test, faults[i])
 	}
 	for _, t := range tubes {
-		if w.p.worthTesting(t) {
-			w.held[carrier] = append(w.held[carrier], t)
+		if !w.p.worthTesting(t) {
+			w.p.watch.never(t)
+			continue
 		}
+		t.held = w.p.d.Now()
+		w.held[carrier] = append(w.held[carrier], t)
 	}
 	w.send(carrier, w.p.Settings.Batch)
 	if len(w.held[carrier]) > 0 && !w.timed[carrier] {
@@ -87,6 +90,7 @@ func (w *batch) send(carrier, least int) bool {
 		op := p.d.Op(drive.ReportBatch, carrier)
 		op.Key = p.key()
 		for _, t := range tubes {
+			t.due += now - t.held // that wait was the lab's own choice
 			op.Results = append(op.Results, drive.Result{Tube: t.number, Outcome: t.outcome, At: p.d.Wall(now)})
 		}
 		p.d.Go(w.s, op, now, func(op *drive.Op) {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"qianma/loadtest/drive"
+	"qianma/loadtest/ledger"
 	"qianma/loadtest/population"
 	"qianma/loadtest/schedule"
 )
@@ -96,32 +97,62 @@ func (v *gate) check(s *drive.Stream, at time.Duration) {
 	v.p.d.Go(s, op, at, func(op *drive.Op) { s.Units.Count(op) })
 }
 
-// watcher times how long tests take to show at the other carrier.
+// watcher times how long tests take to show at the other carrier. Which tests
+// those are is settled at their intended arrivals, before anything is known of
+// how they fare: a sample of what has been acknowledged would leave out what the
+// system kept waiting.
 type watcher struct {
 	p        *Profile
 	carriers int
-	every    float64 // watches a second
+	every    float64 // watches a second; below 0: none
 	next     time.Duration
 	open     int
 }
 
 const (
 	watchesOpen = 2000                  // at once
+	watchDebt   = time.Second           // how far the sample may be behind what arrives
 	lookAgain   = 10 * time.Millisecond // least time between two looks
 	lookShare   = 10                    // and a tenth of what has passed: what the figure may be too large by
 )
 
-// consider begins to watch a test whose result has just been acknowledged, if
-// one is due.
-func (w *watcher) consider(test uint32, result *drive.Op) {
-	now := w.p.d.Now()
-	if w.every < 0 || now < w.next || result.Intended < w.p.Settings.Warm || w.open >= watchesOpen {
-		return
+// picks says whether the test that arrives now is one to be watched.
+func (w *watcher) picks(at time.Duration) bool {
+	if w.every < 0 || at < max(w.next, w.p.Settings.Warm) {
+		return false
 	}
-	w.next = now + time.Duration(float64(time.Second)/w.every)
-	w.open++
+	w.next = max(w.next+time.Duration(float64(time.Second)/w.every), at-watchDebt)
 	w.p.Watched++
-	w.look(test, (result.Carrier+1)%w.carriers, result.Intended)
+	return true
+}
+
+// begin looks for a tube's watched tests at the other carrier, when its result
+// has been acknowledged. The clock has run since that result was due.
+func (w *watcher) begin(t *tube, carrier int) {
+	for _, test := range t.watched {
+		if w.p.Ledger.At(test).State != ledger.Acked || w.open >= watchesOpen {
+			w.unseen(0) // at the bound too: more are waited for than may be, because none shows
+			continue
+		}
+		w.open++
+		w.look(test, (carrier+1)%w.carriers, t.due)
+	}
+	t.watched = nil
+}
+
+// never counts the watched tests of a tube that has no result.
+func (w *watcher) never(t *tube) {
+	for range t.watched {
+		w.unseen(0)
+	}
+	t.watched = nil
+}
+
+// unseen takes down a test that was given up after so long. However early that
+// was, it is among the slowest: else the percentiles would be of those that fared well.
+func (w *watcher) unseen(waited time.Duration) {
+	w.p.Unseen++
+	w.p.Visible.Record(max(waited, w.p.Settings.Unseen))
 }
 
 func (w *watcher) look(test uint32, carrier int, since time.Duration) {
@@ -137,8 +168,7 @@ func (w *watcher) look(test uint32, carrier int, since time.Duration) {
 		case shown:
 			w.p.Visible.Record(waited)
 		case waited > w.p.Settings.Unseen, w.p.d.Halted():
-			w.p.Visible.Record(waited)
-			w.p.Unseen++
+			w.unseen(waited)
 		default:
 			w.p.d.After(max(lookAgain, waited/lookShare), func() { w.look(test, carrier, since) })
 			return

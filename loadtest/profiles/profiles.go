@@ -64,8 +64,8 @@ var Names = []struct{ Name, What string }{
 type Profile struct {
 	Settings Settings
 	Ledger   *ledger.Ledger // nil for profiles that write nothing
-	Visible  *hist.Hist     // from the intended upload of the result until the other carrier shows it
-	Unseen   int64          // watched tests that it did not show in time
+	Visible  *hist.Hist     // from when the result should have gone up until the other carrier shows it
+	Unseen   int64          // watched tests that were not acknowledged, or that it did not show in time
 	Watched  int64
 	Main     *drive.Stream
 	Cyc      Cycle

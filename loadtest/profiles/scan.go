@@ -16,9 +16,12 @@ type tube struct {
 	carrier int
 	pool    uint8
 	outcome uint8
-	tests   []uint32 // indexes in the ledger
-	open    int      // registrations that have not ended
-	closed  bool     // no more swabs go in
+	tests   []uint32      // indexes in the ledger
+	watched []uint32      // of them, whose visibility is timed
+	open    int           // registrations that have not ended
+	closed  bool          // no more swabs go in
+	held    time.Duration // since when its result waits for company
+	due     time.Duration // when its result should have gone up: when its last swab should have been taken
 }
 
 func (p *Profile) newTube(carrier int) *tube {
@@ -44,6 +47,10 @@ func (p *Profile) swab(t *tube, at time.Duration) drive.Sample {
 	}
 	i := p.Ledger.Add(e)
 	t.tests = append(t.tests, i)
+	t.due = max(at, 0)
+	if p.watch.picks(at) {
+		t.watched = append(t.watched, i)
+	}
 	t.closed = len(t.tests) == int(t.pool)
 	return drive.Sample{Test: i, Person: e.Person, Tube: t.number, Pool: e.Pool, Sampled: p.Ledger.Head.SampledAt(&e)}
 }
@@ -100,6 +107,7 @@ func (w *scan) settle(t *tube) {
 	}
 	p := w.p
 	if !p.worthTesting(t) {
+		p.watch.never(t)
 		return
 	}
 	now := p.d.Now()
@@ -119,6 +127,7 @@ func (w *scan) flush() bool {
 			if t != nil {
 				booths[i] = nil
 				t.closed, any = true, true
+				t.due = w.p.d.Now() // it was to wait for more
 				w.settle(t)
 			}
 		}
@@ -160,7 +169,6 @@ func (p *Profile) worthTesting(t *tube) bool {
 
 // reported takes down how the tube's result ended: with it, its tests do.
 func (p *Profile) reported(s *drive.Stream, t *tube, op *drive.Op, fault string) {
-	var some []uint32
 	for _, i := range t.tests {
 		e := p.Ledger.At(i)
 		if e.State != ledger.Registered {
@@ -170,7 +178,6 @@ func (p *Profile) reported(s *drive.Stream, t *tube, op *drive.Op, fault string)
 		case op.Outcome == drive.OK && fault == "":
 			e.State = ledger.Acked
 			s.Units.Acked++
-			some = append(some, i)
 		case op.Outcome == drive.Unknown:
 			e.State = ledger.Unknown
 			s.Units.Unknown++
@@ -178,7 +185,5 @@ func (p *Profile) reported(s *drive.Stream, t *tube, op *drive.Op, fault string)
 			s.Units.Failed++
 		}
 	}
-	if len(some) > 0 {
-		p.watch.consider(some[0], op)
-	}
+	p.watch.begin(t, op.Carrier)
 }

@@ -58,7 +58,7 @@ type Result struct {
 	BusyCPU  float64        `json:"machine_busy_s"` // whoever used it
 	Seconds  []Moment       `json:"seconds"`
 	Ledger   *ledger.Report `json:"ledger"`
-	Unseen   int64          `json:"unseen"` // watched tests that the other carrier did not show in time
+	Unseen   int64          `json:"unseen"` // watched tests that were not acknowledged, or that the other carrier did not show in time
 	Facts    *Facts         `json:"facts,omitempty"`
 	Surge    *Surge         `json:"surge,omitempty"`
 	Late     int64          `json:"late"`
