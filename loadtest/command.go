@@ -68,6 +68,7 @@ type Shape struct {
 	Format   string        `help:"How batches are written." enum:"binary,ndjson" default:"binary"`
 	Booths   int           `help:"Tubes that fill at the same time; 0: by rate."`
 	Positive float64       `help:"Share of tubes that are positive." default:"0.001"`
+	Mix      string        `help:"Pools, and of the people the share that is sampled into each, as in 20:.7,10:.2,5:.05,1:.05 (a city's day, used where this is empty). Sizes: 20, 10, 5, 1."`
 	Zipf     float64       `help:"Exponent of who refreshes." default:"1.1"`
 	Cold     float64       `help:"Share of displays drawn from everybody alike." default:"0.1"`
 	Watch    float64       `help:"Tests a second whose visibility is timed; -1: none; 0: 20, or fewer in more than half a minute, 600 in all." default:"0"`
@@ -110,7 +111,7 @@ type RunCommand struct {
 	Output     string `short:"o" help:"What is printed." enum:"text,json" default:"text"`
 	Verbose    bool   `short:"v" help:"Print everything the report knows."`
 	Quiet      bool   `short:"q" help:"No live view."`
-	Generators int    `help:"Processes that make the load." default:"1"`
+	Generators int    `help:"Processes that make the load; each has its share of the rate, of --closed and of the people." default:"1"`
 	Pprof      bool   `help:"Keep a CPU profile of every process beside the result."`
 
 	Part      uint64 `hidden:""`
@@ -122,6 +123,9 @@ type RunCommand struct {
 
 // Run makes the run.
 func (c *RunCommand) Run(ctx context.Context, k *kong.Context) error {
+	if err := c.refuse(); err != nil {
+		return err
+	}
 	if c.Out == "" {
 		c.Out = filepath.Join(c.Data, "load", c.Profile+"-"+time.Now().UTC().Format("20060102-150405.000"))
 	}
@@ -137,18 +141,21 @@ func (c *RunCommand) Run(ctx context.Context, k *kong.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := emptied(c.Out); err != nil {
+		return err
+	}
 	view := newLive(k.Stderr, c.Quiet)
 	o.Live, o.Say = view.show, view.say
+	finish := c.profileProcesses(ctx, system)
 	var res *report.Result
 	if c.Generators > 1 {
 		res, err = c.spread(ctx, o)
 	} else {
-		finish := c.profileProcesses(ctx, system)
 		res, _, err = Run(ctx, o)
-		finish()
 	}
+	finish()
 	view.done()
-	if err != nil {
+	if err != nil || c.Unmetered { // whoever meters judges the joint result
 		return err
 	}
 	return c.print(k, res)
@@ -200,6 +207,13 @@ func (s *Shape) settings() (profiles.Settings, error) {
 	if out.Rate == 0 {
 		out.Rate = usual[s.Profile]
 	}
+	if s.Mix != "" {
+		mix, err := population.ParseMix(s.Mix)
+		if err != nil {
+			return out, err
+		}
+		out.Mix = mix
+	}
 	if s.Plan != "" {
 		plan, err := schedule.Parse(s.Plan)
 		if err != nil {
@@ -237,18 +251,19 @@ func (c *RunCommand) options(system System) (Options, error) {
 	}
 	o := Options{
 		Settings: settings, System: system, Out: c.Out, ReadBack: c.ReadBack, Settle: c.Settle,
-		Drive:      drive.Config{Tries: c.Tries, Closed: c.Closed},
+		Drive:      drive.Config{Tries: c.Tries, Closed: c.share(c.Closed)},
 		Objectives: c.objectives(c.Profile),
 		Part:       c.Part, Parts: c.Parts, TubeBase: c.TubeBase, Unmetered: c.Unmetered,
 	}
 	if c.Profile == "preload" && c.Rate == 0 && c.Plan == "" && c.Closed == 0 {
-		o.Drive.Closed, o.Duration = preloaders, 24*time.Hour
+		o.Drive.Closed, o.Duration = c.share(preloaders), 24*time.Hour
 	}
 	if c.StartAt > 0 {
 		o.Start = time.UnixMilli(c.StartAt)
 	}
 	if c.Parts > 1 {
 		share := 1 / float64(c.Parts)
+		o.Booths = c.share(o.Booths)
 		o.Rate, o.Displays, o.Plan = o.Rate*share, o.Displays*share, o.Plan.Scale(share)
 	}
 	return o, nil

@@ -2,9 +2,11 @@ package loadtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +19,51 @@ import (
 	"qianma/loadtest/population"
 	"qianma/loadtest/report"
 )
+
+// mostGenerators are more than one machine has use for.
+const mostGenerators = 64
+
+// refuse says what cannot be asked for together.
+func (c *RunCommand) refuse() error {
+	var faults []error
+	no := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if c.Generators < 1 || c.Generators > mostGenerators {
+		no("%d generators were asked for; there can be 1 to %d", c.Generators, mostGenerators)
+	}
+	if c.Parts > 0 && c.Part >= c.Parts {
+		no("there is no part %d of %d: parts count from 0", c.Part, c.Parts)
+	}
+	if c.Generators > 1 && c.Target != "qianma" {
+		no("each of %d generators would start a %s of its own: leave out --generators with --target %s", c.Generators, c.Target, c.Target)
+	}
+	if c.Closed > 0 && c.Closed < c.Generators {
+		no("--closed %d leaves some of %d generators nothing to keep in flight: give each at least one", c.Closed, c.Generators)
+	}
+	if c.Closed > 0 && (c.Profile == "surge" || c.Profile == "midnight") {
+		no("%s is a shape of arrivals, and with --closed the answers set the pace: leave out --closed", c.Profile)
+	}
+	return errors.Join(faults...)
+}
+
+// share is what of n falls to this generator, where n is one each at least.
+func (c *RunCommand) share(n int) int {
+	if n <= 0 || c.Parts <= 1 {
+		return n
+	}
+	return max(1, (n+int(c.Parts-c.Part)-1)/int(c.Parts))
+}
+
+// emptied removes an earlier run's files from a directory, so that nothing of
+// it is taken for this run's.
+func emptied(dir string) error {
+	var errs []error
+	for _, name := range []string{"result.json", "report.html", "ledger"} {
+		if err := os.Remove(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // spread makes the run with several generator processes, which begin at one
 // instant with their share each, and joins what they found. This process
@@ -33,7 +80,9 @@ func (c *RunCommand) spread(ctx context.Context, o Options) (*report.Result, err
 	machine := report.ThisMachine(c.Out)
 	watch := observe(meter, o.System.Endpoints, o.System.Carriers)
 	start := time.Now().Add(2 * time.Second)
-	dirs, err := c.children(ctx, self, start)
+	c.Draw = cmp.Or(c.Draw, newDraw(c.Seed, start))
+	o.Say(fmt.Sprintf("%d generators begin at %s; each says every %d s how it goes", c.Generators, start.UTC().Format("15:04:05"), every))
+	dirs, err := c.children(ctx, self, start, o.Say)
 	watch.Close()
 	if err != nil {
 		return nil, err
@@ -64,40 +113,67 @@ func (c *RunCommand) spread(ctx context.Context, o Options) (*report.Result, err
 }
 
 // children runs the generators and returns where each left its result.
-func (c *RunCommand) children(ctx context.Context, self string, start time.Time) ([]string, error) {
+func (c *RunCommand) children(ctx context.Context, self string, start time.Time, say func(string)) ([]string, error) {
 	var dirs []string
 	errs := make([]error, c.Generators)
 	var wg sync.WaitGroup
+	var one sync.Mutex
 	for i := range c.Generators {
 		dir := filepath.Join(c.Out, "generator-"+strconv.Itoa(i+1))
 		dirs = append(dirs, dir)
-		args := append(c.again(), "--generators=1", "--quiet", "--unmetered", "--read-back=-1", "--out="+dir,
+		if errs[i] = emptied(dir); errs[i] != nil {
+			continue
+		}
+		args := append(c.again(), "--generators=1", "--unmetered", "--read-back=-1", "--out="+dir,
 			"--part="+strconv.Itoa(i), "--parts="+strconv.Itoa(c.Generators), "--output=json",
 			"--start-at="+strconv.FormatInt(start.UnixMilli(), 10), "--tube-base="+itoa(population.TubeBase(start)))
-		wg.Go(func() { errs[i] = generate(ctx, self, args) })
+		said := &relay{one: &one, say: say, name: "generator " + strconv.Itoa(i+1)}
+		wg.Go(func() { errs[i] = generate(ctx, self, args, said) })
 	}
 	wg.Wait()
 	return dirs, errors.Join(errs...)
 }
 
-// generate runs one generator. A missed objective is not its business: only
-// the joint result is judged.
-func generate(ctx context.Context, self string, args []string) error {
+// generate runs one generator, which judges nothing: only the joint result is.
+func generate(ctx context.Context, self string, args []string, said *relay) error {
 	cmd := exec.CommandContext(ctx, self, append([]string{"load", "run"}, args...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 2 * time.Minute
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && (exit.ExitCode() == report.Missed || exit.ExitCode() == report.InvalidRun) &&
-		!strings.Contains(said.String(), "what to do") {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("a generator ended with %w: %s", err, strings.TrimSpace(said.String()))
+	cmd.Stderr = said
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s ended with %w: %s", said.name, err, bytes.TrimSpace(said.last))
 	}
 	return nil
+}
+
+// relay passes on what a generator says, a line at a time, and keeps the end of
+// it for an error. Several may share a say: they take turns.
+type relay struct {
+	one  *sync.Mutex
+	say  func(string)
+	name string
+	line []byte // that has not ended
+	last []byte
+}
+
+const relayKeeps = 4 << 10
+
+// Write takes what was said.
+func (r *relay) Write(p []byte) (int, error) {
+	r.last = append(r.last, p...)
+	r.last = r.last[max(0, len(r.last)-relayKeeps):]
+	r.line = append(r.line, p...)
+	for {
+		line, rest, ended := bytes.Cut(r.line, []byte("\n"))
+		if !ended {
+			r.line = r.line[max(0, len(r.line)-relayKeeps):]
+			return len(p), nil
+		}
+		r.one.Lock()
+		r.say(r.name + ": " + string(line))
+		r.one.Unlock()
+		r.line = rest
+	}
 }
 
 // again is the command line that makes the same run.
@@ -111,9 +187,16 @@ func (c *RunCommand) again() []string {
 	if c.Plan != "" {
 		add("plan", c.Plan)
 	}
-	if c.Poisson {
-		args = append(args, "--poisson")
+	flag := func(name string, set bool) {
+		if set {
+			args = append(args, "--"+name)
+		}
 	}
+	flag("poisson", c.Poisson)
+	flag("quiet", c.Quiet)
+	flag("pprof", c.Pprof)
+	add("warm", c.Warm.String())
+	add("draw", itoa(c.Draw))
 	add("people", strconv.FormatUint(uint64(c.People), 10))
 	if len(c.Carriers) > 0 {
 		add("carriers", strings.Join(c.Carriers, ","))
@@ -126,6 +209,7 @@ func (c *RunCommand) again() []string {
 	add("batch", strconv.Itoa(c.Batch))
 	add("format", c.Format)
 	add("booths", strconv.Itoa(c.Booths))
+	add("mix", c.Mix)
 	add("positive", f(c.Positive))
 	add("zipf", f(c.Zipf))
 	add("cold", f(c.Cold))
@@ -137,9 +221,7 @@ func (c *RunCommand) again() []string {
 		add("endpoints", c.Endpoints)
 	}
 	add("connections", strconv.Itoa(c.Connections))
-	if c.Spread {
-		args = append(args, "--spread")
-	}
+	flag("spread", c.Spread)
 	add("gather", c.Gather.String())
 	add("timeout", c.Timeout.String())
 	add("tries", strconv.Itoa(c.Tries))

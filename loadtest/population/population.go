@@ -9,8 +9,13 @@
 package population
 
 import (
+	"fmt"
+	"math"
 	"math/bits"
 	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -151,6 +156,32 @@ type Pool struct {
 // CityMix is a city's day: sealed zones and key groups singly, control zones
 // ten to a tube, everybody else twenty.
 var CityMix = []Pool{{20, .70}, {10, .20}, {5, .05}, {1, .05}}
+
+// ParseMix reads "20:.7,10:.2,5:.05,1:.05": sizes of tubes, and of the people the
+// share that is sampled into each.
+func ParseMix(text string) ([]Pool, error) {
+	var mix []Pool
+	var whole float64
+	for part := range strings.SplitSeq(text, ",") {
+		size, share, _ := strings.Cut(strings.TrimSpace(part), ":")
+		n, errN := strconv.ParseUint(size, 10, 8)
+		f, errF := strconv.ParseFloat(share, 64)
+		if errN != nil || errF != nil || !(f > 0 && f <= 1) {
+			return nil, fmt.Errorf("pool %q: want SIZE:SHARE with a share above 0 and up to 1, as in 20:.7", part)
+		}
+		if !slices.Contains(sizes, uint8(n)) || slices.ContainsFunc(mix, func(p Pool) bool { return p.Size == uint8(n) }) {
+			return nil, fmt.Errorf("pool %q: the sizes are %v, each named once at most", part, sizes)
+		}
+		mix, whole = append(mix, Pool{uint8(n), f}), whole+f
+	}
+	if math.Abs(whole-1) > .001 {
+		return nil, fmt.Errorf("the shares of the pools %q come to %.3f: they must come to 1", text, whole)
+	}
+	return mix, nil
+}
+
+// sizes of tubes that people are pooled in, as the contract has them.
+var sizes = []uint8{20, 10, 5, 1}
 
 // PoolOf is the size of a tube, by the mix. Shares are of people, so small
 // tubes are more than their share of tubes.

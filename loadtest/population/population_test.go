@@ -88,6 +88,18 @@ func TestPoolsHaveTheirShareOfPeople(t *testing.T) {
 	}
 }
 
+func TestAMixIsReadOrRefused(t *testing.T) {
+	mix, err := ParseMix("20:.7, 10:.2,5:.05,1:.05")
+	if err != nil || !slices.Equal(mix, CityMix) {
+		t.Errorf("%v, %v", mix, err)
+	}
+	for _, bad := range []string{"", "20", "20:", "20:x", "20:-1,10:2", "20:.5", "20:.5,20:.5", "7:1", "0:1", "300:1", "20:NaN", "20:Inf", "20:.7,10:.2,5:.05,1:.06", "20:1,"} {
+		if mix, err := ParseMix(bad); err == nil {
+			t.Errorf("%q was read as %v", bad, mix)
+		}
+	}
+}
+
 func TestTubesOfLaterRunsAreOthers(t *testing.T) {
 	now := time.Date(2022, 9, 16, 7, 0, 0, 0, time.UTC)
 	a, b := TubeBase(now), TubeBase(now.Add(10*time.Second))
