@@ -6,12 +6,18 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -184,6 +190,132 @@ func TestSeveralGeneratorsMakeOneRun(t *testing.T) {
 	}
 }
 
+// Goal: a generator makes the run that was asked for: whatever can be said of a
+// run's shape and of how to reach the province, its command line says again.
+func TestAGeneratorIsToldAllOfTheRun(t *testing.T) {
+	c := RunCommand{Quiet: true, Pprof: true}
+	c.Ack, c.Format, c.Split, c.Carriers = "replicated", "ndjson", []float64{.25, .75}, []string{"mobile", "unicom"}
+	ours := map[string]bool{"ReadBack": true, "Settle": true} // the parent's own work
+	each := func(of reflect.Value, do func(name string, v reflect.Value)) {
+		for i := range of.NumField() {
+			if name := of.Type().Field(i).Name; !ours[name] && name != "Target" && !strings.HasPrefix(name, "Peer") { // no generator starts a peer
+				do(name, of.Field(i))
+			}
+		}
+	}
+	n := int64(2)
+	fill := func(_ string, v reflect.Value) {
+		if n++; !v.IsZero() {
+			return
+		}
+		switch v.Kind() {
+		case reflect.Bool:
+			v.SetBool(true)
+		case reflect.Float64:
+			v.SetFloat(float64(n) + .5)
+		case reflect.Int, reflect.Int64:
+			v.SetInt(n)
+		case reflect.Uint32, reflect.Uint64:
+			v.SetUint(uint64(n))
+		case reflect.String:
+			v.SetString("word")
+		default:
+			t.Fatalf("the test cannot fill in a %v", v.Type())
+		}
+	}
+	each(reflect.ValueOf(&c.Shape).Elem(), fill)
+	each(reflect.ValueOf(&c.Reach).Elem(), fill)
+	var told RunCommand
+	parser, err := kong.New(&told)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parser.Parse(c.again()); err != nil {
+		t.Fatal(err)
+	}
+	same := func(a, b reflect.Value) {
+		each(a, func(name string, v reflect.Value) {
+			if got := b.FieldByName(name); !reflect.DeepEqual(v.Interface(), got.Interface()) {
+				t.Errorf("%s is %v here and %v for a generator", name, v, got)
+			}
+		})
+	}
+	same(reflect.ValueOf(c.Shape), reflect.ValueOf(told.Shape))
+	same(reflect.ValueOf(c.Reach), reflect.ValueOf(told.Reach))
+	if !told.Quiet || !told.Pprof {
+		t.Errorf("quiet %v, pprof %v", told.Quiet, told.Pprof)
+	}
+}
+
+// Goal: what an earlier run left in the directory is never taken for this one's.
+func TestNothingOfAnEarlierRunIsMerged(t *testing.T) {
+	t.Parallel()
+	p := fake.New(t, fake.Lies{})
+	dir := t.TempDir()
+	small := []string{"--data=" + p.Dir, "--rate=100", "--duration=1s", "--quiet", "--generators=2", "--out=" + dir}
+	runCommand(t, append([]string{"scan"}, small...)...)
+	runCommand(t, append([]string{"display"}, small...)...)
+	for _, d := range []string{".", "generator-1", "generator-2"} {
+		if _, err := os.Stat(filepath.Join(dir, d, "ledger")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s has the ledger of a run that wrote nothing: %v", d, err)
+		}
+	}
+	c := RunCommand{Generators: 2, Out: dir} // whose generators leave nothing
+	dirs, err := c.children(t.Context(), "/bin/true", time.Now(), func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := mergeParts(dirs); err == nil {
+		t.Error("results of an earlier run were merged")
+	}
+}
+
+// Goal: a surge of several generators is one surge, and its report shows the
+// whole of what was asked.
+func TestSeveralGeneratorsMakeOneSurge(t *testing.T) {
+	t.Parallel()
+	p := fake.New(t, fake.Lies{RefuseEvery: 3})
+	out, _, _ := runCommand(t, "surge", "--data="+p.Dir, "--rate=300", "--duration=5s", "--people=10000", "--quiet", "--generators=2", "--draw=77", "--out="+t.TempDir(), "-o", "json")
+	var res report.Result
+	if err := json.Unmarshal([]byte(out), &res); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var refusals, bindings int64
+	for _, s := range res.Streams {
+		for kind, k := range s.Kinds {
+			refusals += k.Refusal.Count()
+			if kind == "register" {
+				bindings += k.Refused
+			}
+		}
+	}
+	if s := res.Surge; s == nil || bindings == 0 || s.BindingRefused != bindings || s.RefusalMS.Count != refusals {
+		t.Errorf("surge %+v; %d bindings were refused, in all there were %d refusals", s, bindings, refusals)
+	}
+	if res.Settings["rate"] != 300. || res.Settings["draw"] != 77. {
+		t.Errorf("the report shows a rate of %v, drawn by %v", res.Settings["rate"], res.Settings["draw"])
+	}
+}
+
+// Goal: of what several generators say, whoever waits reads a line at a time, and
+// an error has the end of it.
+func TestGeneratorsAreHeard(t *testing.T) {
+	var heard []string
+	said := &relay{one: new(sync.Mutex), say: func(s string) { heard = append(heard, s) }, name: "generator 2"}
+	args := []string{"-c", `echo ten >&2; printf twen >&2; echo ty >&2; echo why >&2; exit 3`}
+	cmd := exec.CommandContext(t.Context(), "/bin/sh", args...)
+	cmd.Stderr = said
+	if err := cmd.Run(); err == nil {
+		t.Fatal("it did not fail")
+	}
+	if want := []string{"generator 2: ten", "generator 2: twenty", "generator 2: why"}; !slices.Equal(heard, want) {
+		t.Errorf("heard %q, want %q", heard, want)
+	}
+	if !strings.HasSuffix(string(said.last), "why\n") {
+		t.Errorf("the end is %q", said.last)
+	}
+}
+
 func TestComparePrintsRatios(t *testing.T) {
 	t.Parallel()
 	p := fake.New(t, fake.Lies{})
@@ -205,11 +337,24 @@ func TestWordsThatAreNotUnderstoodAreRefused(t *testing.T) {
 		{"scan", "--data=" + p.Dir, "--carriers=telecom"},
 		{"scan", "--data=" + p.Dir, "--split=1"},
 		{"batch", "--data=" + p.Dir, "--batch=5000"},
+		{"batch", "--data=" + p.Dir, "--mix=20:.5"},
+		{"scan", "--data=" + p.Dir, "--split=0,0"},
+		{"scan", "--data=" + p.Dir, "--split=-1,2"},
+		{"scan", "--data=" + p.Dir, "--split=NaN,1"},
+		{"find-max", "scan", "--data=" + p.Dir, "--probe=100ms", "--plan=100:100ms"},
+		{"find-max", "scan", "--data=" + p.Dir, "--probe=100ms", "--closed=5"},
+		{"scan", "--data=" + p.Dir, "--generators=2", "--target=etcd"},
+		{"scan", "--data=" + p.Dir, "--generators=0"},
+		{"scan", "--data=" + p.Dir, "--generators=1000"},
+		{"scan", "--data=" + p.Dir, "--generators=3", "--closed=2"},
+		{"scan", "--data=" + p.Dir, "--part=2", "--parts=2"},
+		{"surge", "--data=" + p.Dir, "--closed=2"},
+		{"midnight", "--data=" + p.Dir, "--closed=2"},
 		{"surge", "--data=" + p.Dir, "--plan=100:1s"},
 		{"midnight", "--data=" + p.Dir, "--plan=100:1s"},
 	} {
 		var out bytes.Buffer
-		if err := command(t.Context(), &out, &out, append([]string{"load", "--quiet", "--duration=1s"}, args...)...); err == nil || exitCode(err) != 70 {
+		if err := command(t.Context(), &out, &out, append(append([]string{"load"}, args...), "--quiet", "--duration=1s")...); err == nil || exitCode(err) != 70 {
 			t.Errorf("%v: %v", args, err)
 		}
 	}

@@ -3,6 +3,7 @@ package loadtest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"qianma/loadtest/hist"
 	"qianma/loadtest/ledger"
+	"qianma/loadtest/population"
 	"qianma/loadtest/report"
 )
 
@@ -31,6 +33,9 @@ type FindMaxCommand struct {
 
 // Run searches.
 func (c *FindMaxCommand) Run(ctx context.Context, k *kong.Context) error {
+	if err := c.refuse(); err != nil {
+		return err
+	}
 	if c.Out == "" {
 		c.Out = filepath.Join(c.Data, "load", "max-"+c.Profile+"-"+time.Now().UTC().Format("20060102-150405.000"))
 	}
@@ -51,6 +56,9 @@ func (c *FindMaxCommand) Run(ctx context.Context, k *kong.Context) error {
 		if err != nil {
 			return nil, err
 		}
+		if o.Draw > 0 { // a draw that was given: other people are asked in each try all the same
+			o.Draw = population.Mix(o.Draw, uint64(n)) >> 32
+		}
 		o.Live = view.show
 		res, _, err := Run(ctx, o)
 		if err == nil {
@@ -68,6 +76,18 @@ func (c *FindMaxCommand) Run(ctx context.Context, k *kong.Context) error {
 		return err
 	}
 	return c.print(k, found)
+}
+
+// refuse says what leaves nothing to search for.
+func (c *FindMaxCommand) refuse() error {
+	var faults []error
+	if c.Plan != "" {
+		faults = append(faults, errors.New("find-max looks for a rate, and --plan gives the rates: leave out --plan, or use qianma load run"))
+	}
+	if c.Closed > 0 {
+		faults = append(faults, errors.New("find-max offers rates, and with --closed the answers set the pace: leave out --closed, or use qianma load run"))
+	}
+	return errors.Join(faults...)
 }
 
 func (c *FindMaxCommand) print(k *kong.Context, f Found) error {

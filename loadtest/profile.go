@@ -13,7 +13,8 @@ import (
 )
 
 // profileProcesses takes a CPU profile of every process of the province, and
-// of this one, over the middle of the run. The function it returns waits for
+// of this one, over the middle of the run. Of several generators each takes its
+// own, and who started them takes the province's. The function it returns waits for
 // them; what could not be had is left out.
 func (c *RunCommand) profileProcesses(ctx context.Context, s System) func() {
 	if !c.Pprof || s.Endpoints == nil {
@@ -25,7 +26,12 @@ func (c *RunCommand) profileProcesses(ctx context.Context, s System) func() {
 	}
 	wait, length := c.Duration/4, max(time.Second, min(c.Duration/2, 30*time.Second))
 	var wg sync.WaitGroup
-	wg.Go(func() { profileSelf(ctx, filepath.Join(dir, "generator.pb.gz"), wait, length) })
+	if c.Generators <= 1 {
+		wg.Go(func() { profileSelf(ctx, filepath.Join(dir, "generator.pb.gz"), wait, length) })
+	}
+	if c.Unmetered {
+		return wg.Wait
+	}
 	for carrier, subsystems := range s.Endpoints.Carriers {
 		for subsystem, bases := range subsystems {
 			for i, base := range bases {

@@ -89,6 +89,9 @@ type Cycle struct{ Climb, Hold, Fall, End time.Duration }
 // Build adds the profile's streams to the driver.
 func Build(s Settings, d *drive.Driver, carriers int, head ledger.Head) (*Profile, error) {
 	s = s.withDefaults(carriers)
+	if s.Watches > 0 { // a day's sample is of all its tests, whoever sends them
+		s.Watches /= float64(max(1, head.Stride))
+	}
 	if err := s.validate(carriers); err != nil {
 		return nil, err
 	}
@@ -154,6 +157,8 @@ func (s Settings) validate(carriers int) error {
 		return fmt.Errorf("the run warms up for %s; half of its %s is the most", s.Warm, s.Duration)
 	case len(s.Split) != carriers:
 		return fmt.Errorf("the split names %d carriers, the run has %d", len(s.Split), carriers)
+	case slices.ContainsFunc(s.Split, func(x float64) bool { return !(x >= 0 && x <= 1e6) }) || sum(s.Split) <= 0:
+		return fmt.Errorf("the split %v is no shares of carriers: none may be below 0, and some must be above", s.Split)
 	case s.People.N > suspectsFrom:
 		return fmt.Errorf("a population has at most %d people", suspectsFrom)
 	case len(s.Plan) > 0 && (s.Profile == "surge" || s.Profile == "midnight"):
@@ -162,6 +167,13 @@ func (s Settings) validate(carriers int) error {
 		return fmt.Errorf("a batch has 1 to 1000 rows")
 	}
 	return nil
+}
+
+func sum(shares []float64) (all float64) {
+	for _, s := range shares {
+		all += s
+	}
+	return all
 }
 
 func names() []string {
@@ -188,7 +200,7 @@ func (p *Profile) build() error {
 	case "batch", "preload":
 		p.Main = p.batch(steady)
 		if s.Profile == "preload" {
-			p.Main.Most = int64(s.People.N)
+			p.Main.Most = int64(population.NewWalk(s.People.N, 0, p.part, p.parts).Share())
 		} else if s.Displays > 0 {
 			p.displays(schedule.Constant(s.Displays, steady.Duration()))
 		}

@@ -1,9 +1,85 @@
 package profiles
 
 import (
+	"slices"
 	"testing"
 	"time"
+
+	"qianma/loadtest/drive"
+	"qianma/loadtest/ledger"
+	"qianma/loadtest/population"
 )
+
+// part is one of several generators of a run.
+func part(t *testing.T, s Settings, n, of uint64) *Profile {
+	t.Helper()
+	p, err := Build(s, drive.New(drive.Config{}, nil), 2, ledger.Head{Part: n, Stride: of})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// Goal: generators of one run are not copies of one another. They take turns in
+// an even schedule, have arrivals of their own in an independent one, and ask for
+// other people.
+func TestGeneratorsOfOneRunDiffer(t *testing.T) {
+	s := Settings{Profile: "display", Rate: 10, Duration: 10 * time.Second, Seed: 1, Draw: 5, People: population.New(1, 1000), Cold: 1}
+	first := func(p *Profile) time.Duration {
+		at, _ := p.Main.Times.Next()
+		return at
+	}
+	for _, s.Poisson = range []bool{false, true} {
+		seen := map[time.Duration]bool{}
+		for n := range uint64(3) {
+			seen[first(part(t, s, n, 3))] = true
+		}
+		if len(seen) != 3 {
+			t.Errorf("Poisson %v: three generators begin at %d moments", s.Poisson, len(seen))
+		}
+	}
+	asks := func(n uint64) (people []uint32) {
+		draw := part(t, s, n, 3).draw()
+		for range 100 {
+			people = append(people, draw.Next())
+		}
+		return people
+	}
+	same := 0
+	for i, person := range asks(0) {
+		if asks(1)[i] == person {
+			same++
+		}
+	}
+	if same > 10 || !slices.Equal(asks(1), asks(1)) {
+		t.Errorf("two generators ask for the same person in %d of 100 places; each repeats itself: %v", same, slices.Equal(asks(1), asks(1)))
+	}
+}
+
+// Goal: what is done once to everybody is shared out among the generators, and so
+// is the sample that is watched.
+func TestGeneratorsShareThePopulation(t *testing.T) {
+	for _, s := range []Settings{
+		{Profile: "preload", Rate: 10, Duration: time.Second, Batch: 1},
+		{Profile: "midnight", Rate: 10, Duration: 3 * time.Second, Wave: time.Second},
+	} {
+		s.People = population.New(1, 1000)
+		var people int64
+		watched, arrivals := 0.0, 0.0
+		for n := range uint64(3) {
+			p := part(t, s, n, 3)
+			people += p.Main.Most
+			watched += p.Settings.Watches
+			arrivals += p.Main.Plan.Arrivals()
+		}
+		if s.Profile == "midnight" {
+			people = int64(arrivals)
+		}
+		if people != 1000 || watched < 19 || watched > 21 {
+			t.Errorf("%s: three generators take %d of 1000 people, and watch %v tests a second together", s.Profile, people, watched)
+		}
+	}
+}
 
 // A long run watches enough for a percentile, and no more.
 func TestWatches(t *testing.T) {

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"qianma/loadtest/cost"
@@ -22,6 +23,7 @@ func Merge(parts []*Result) (*Result, error) {
 	out.Visible, out.Lag = hist.New(), hist.New()
 	out.Late, out.Unseen, out.Parts, out.Facts = 0, 0, 0, nil
 	out.Invalid, out.Notes = nil, nil
+	out.Settings = mergeSettings(parts)
 	for _, p := range parts {
 		if p.Profile != out.Profile || len(p.Streams) != len(parts[0].Streams) {
 			return nil, fmt.Errorf("a %s run and a %s run are not parts of one", out.Profile, p.Profile)
@@ -45,9 +47,68 @@ func Merge(parts []*Result) (*Result, error) {
 		s.AchievedPerS = float64(s.Units.Acked) / out.DurationS
 		out.Streams = append(out.Streams, s)
 	}
+	out.Surge = out.mergeSurge(parts)
 	out.Valid = len(out.Invalid) == 0
 	out.Headline()
 	return &out, nil
+}
+
+// shared are the settings of which each generator has a share.
+var shared = []string{"rate", "booths", "watches_per_s"}
+
+// mergeSettings are those of the whole run.
+func mergeSettings(parts []*Result) map[string]any {
+	out := maps.Clone(parts[0].Settings)
+	for _, name := range shared {
+		var whole float64
+		for _, p := range parts {
+			n, ok := p.Settings[name].(float64) // as JSON reads every number
+			if !ok {
+				whole = 0
+				break
+			}
+			whole += n
+		}
+		if whole > 0 {
+			out[name] = whole
+		}
+	}
+	return out
+}
+
+// mergeSurge is the surge of the whole run, whose streams are joined already. It
+// has recovered when it has for every generator.
+func (r *Result) mergeSurge(parts []*Result) *Surge {
+	if parts[0].Surge == nil {
+		return nil
+	}
+	out := &Surge{HeightPerS: map[string]float64{}}
+	for _, p := range parts {
+		s := p.Surge
+		if s == nil {
+			s = &Surge{RecoveryS: -1}
+		}
+		out.GoodputPerS += s.GoodputPerS
+		for name, rate := range s.HeightPerS {
+			out.HeightPerS[name] += rate
+		}
+		out.WithoutHint += s.WithoutHint
+		out.DisplayRefused += s.DisplayRefused
+		out.BindingRefused += s.BindingRefused
+		if s.RecoveryS < 0 || out.RecoveryS < 0 {
+			out.RecoveryS = -1
+		} else {
+			out.RecoveryS = max(out.RecoveryS, s.RecoveryS)
+		}
+	}
+	refusal := hist.New()
+	for i := range r.Streams {
+		for _, t := range r.Streams[i].Kinds {
+			refusal.Merge(t.Refusal)
+		}
+	}
+	out.RefusalMS = refusal.Summary()
+	return out
 }
 
 func addNew(to, from []string) []string {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -137,6 +138,25 @@ func TestMergeAddsUpAndNeverAverages(t *testing.T) {
 	}
 	if len(m.Streams[0].Series) != 20 || m.Streams[0].Series[3].Asked != 200 {
 		t.Errorf("series %+v", m.Streams[0].Series[3])
+	}
+	a.Settings, b.Settings = map[string]any{"rate": 60., "seed": 1.}, map[string]any{"rate": 40., "seed": 1.}
+	a.Surge = &Surge{GoodputPerS: 10, HeightPerS: map[string]float64{"tests": 10, "displays": 20}, WithoutHint: 1, RecoveryS: 2, DisplayRefused: 3, BindingRefused: 4}
+	b.Surge = &Surge{GoodputPerS: 20, HeightPerS: map[string]float64{"tests": 20, "displays": 30}, WithoutHint: 2, RecoveryS: 4, DisplayRefused: 5, BindingRefused: 6}
+	a.Streams[0].Kinds["register"].Refusal.Record(time.Millisecond)
+	b.Streams[0].Kinds["register"].Refusal.Record(9 * time.Millisecond)
+	if m, err = Merge([]*Result{a, b}); err != nil {
+		t.Fatal(err)
+	}
+	want := Surge{GoodputPerS: 30, HeightPerS: map[string]float64{"tests": 30, "displays": 50}, WithoutHint: 3, RecoveryS: 4, DisplayRefused: 8, BindingRefused: 10, RefusalMS: m.Surge.RefusalMS}
+	if !reflect.DeepEqual(*m.Surge, want) || m.Surge.RefusalMS.Count != 2 || m.Surge.RefusalMS.Max < 9 {
+		t.Errorf("%+v", m.Surge)
+	}
+	if m.Settings["rate"] != 100. || m.Settings["seed"] != 1. || a.Settings["rate"] != 60. {
+		t.Errorf("of the whole: %v; of a part: %v", m.Settings, a.Settings)
+	}
+	b.Surge.RecoveryS = -1
+	if m, _ = Merge([]*Result{a, b}); m.Surge.RecoveryS != -1 {
+		t.Errorf("one has not recovered, together they have after %v s", m.Surge.RecoveryS)
 	}
 	b.Profile = "batch"
 	if _, err := Merge([]*Result{a, b}); err == nil {

@@ -42,6 +42,25 @@ func TestConstantIsEvenlySpaced(t *testing.T) {
 	}
 }
 
+// Goal: generators that share a rate are one even schedule together, not one that
+// fires as many at once as there are generators.
+func TestPhasesOfOneGapMakeOneEvenSchedule(t *testing.T) {
+	var times []time.Duration
+	for part := range 4 {
+		times = append(times, walk(EvenFrom(Constant(250, 10*time.Second), (float64(part)+.5)/4))...)
+	}
+	slices.Sort(times)
+	one := walk(Even(Constant(1000, 10*time.Second)))
+	if len(times) != len(one) {
+		t.Fatalf("%d arrivals together, %d alone", len(times), len(one))
+	}
+	for i := range one {
+		if d := times[i] - one[i]; d.Abs() > time.Microsecond {
+			t.Fatalf("arrival %d is at %v, alone at %v", i, times[i], one[i])
+		}
+	}
+}
+
 func TestRampOffersTheAreaUnderItsLine(t *testing.T) {
 	times := walk(Even(Ramp(0, 1000, 10*time.Second)))
 	if len(times) != 5000 {
