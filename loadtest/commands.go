@@ -99,8 +99,8 @@ func (c *FindMaxCommand) print(k *kong.Context, f Found) error {
 	}
 	fmt.Fprintf(k.Stdout, "%.0f %s/s held the objectives in %d runs of %s\n", f.Rate, f.Confirmed[0].Unit, len(f.Confirmed), c.Probe)
 	for _, r := range f.Confirmed {
-		fmt.Fprintf(k.Stdout, "  achieved %.0f/s, response p99 %.1f ms, visible p99 %.0f ms, CPU %.1f µs/op, lost %d, repeated %d\n",
-			r.AchievedPerS, r.ResponseMS.P99, r.VisibleMS.P99, r.CPUPerOp, r.Lost, r.Repeated)
+		fmt.Fprintf(k.Stdout, "  achieved %.0f/s, response p99 %.1f ms, visible p99 %.0f ms, CPU %.1f µs/op, lost %d, repeated %s\n",
+			r.AchievedPerS, r.ResponseMS.P99, r.VisibleMS.P99, r.CPUPerOp, r.Lost, r.RepeatedText())
 	}
 	return nil
 }
@@ -231,15 +231,15 @@ func (c *CheckCommand) Run(ctx context.Context, k *kong.Context) error {
 	if err := Check(ctx, system, l, c.ReadBack, c.Settle, res); err != nil {
 		return err
 	}
-	res.Lost, res.Wrong, res.Repeated = res.Ledger.Lost, res.Ledger.Wrong, res.Ledger.Repeated
+	res.Lost, res.Wrong, res.Repeated, res.RepeatedChecked = res.Ledger.Lost, res.Ledger.Wrong, res.Ledger.Repeated, res.Ledger.RepeatedChecked
 	if c.Output == "json" {
 		if err := json.NewEncoder(k.Stdout).Encode(res.Ledger); err != nil {
 			return err
 		}
 		return Outcome(res)
 	}
-	fmt.Fprintf(k.Stdout, "acknowledged %d, read back %d, visible %d; lost %d, wrong %d, repeated %d\n",
-		res.Ledger.Acked, res.Ledger.Checked, res.Ledger.Visible, res.Lost, res.Wrong, res.Repeated)
+	fmt.Fprintf(k.Stdout, "acknowledged %d, read back %d, visible %d%s; lost %d, wrong %d, repeated %s\n",
+		res.Ledger.Acked, res.Ledger.Checked, res.Ledger.Visible, res.HiddenText(), res.Lost, res.Wrong, res.RepeatedText())
 	for _, f := range res.Ledger.First {
 		fmt.Fprintf(k.Stdout, "  %s: test %d, tube %d, at %s %s\n", f.What, f.Test, f.Tube, f.Carrier, f.Seen)
 	}

@@ -22,6 +22,8 @@ type readback struct {
 	fewest  int // misses of the best pass so far
 	since   time.Duration
 	waiting bool
+	step    int  // of the people every step-th is asked about, and of the tubes
+	tubes   int  // that are asked about
 	noTubes bool // the target cannot say what is in a tube
 	onePass int  // questions of the first pass, for the progress
 	asked   int
@@ -42,7 +44,7 @@ type question struct {
 func ReadBack(ctx context.Context, t drive.Target, l *ledger.Ledger, sample int, settle time.Duration) (ledger.Report, []string, error) {
 	r := &readback{audit: l.Audit(), names: l.Head.Carriers, settle: settle, width: 128}
 	r.d = drive.New(drive.Config{Tries: 100, Patience: time.Minute, Drain: 24 * time.Hour, KeepRefused: true, Quantum: time.Millisecond}, t)
-	checked := r.plan(sample)
+	r.plan(sample)
 	r.onePass, r.fewest = len(r.todo), len(r.todo)+1
 	if err := r.d.Run(ctx, time.Now(), r.fill); err != nil {
 		return ledger.Report{}, nil, err
@@ -50,8 +52,8 @@ func ReadBack(ctx context.Context, t drive.Target, l *ledger.Ledger, sample int,
 	if err := ctx.Err(); err != nil {
 		return ledger.Report{}, nil, errors.New("reading back was interrupted; the ledger is kept: qianma load check reads it back again")
 	}
-	report := r.audit.Close(checked)
-	report.Tubes = int64(len(r.audit.Tubes()))
+	report := r.audit.Close(r.step, !r.noTubes)
+	report.Tubes = int64(r.tubes)
 	if r.noTubes {
 		report.Tubes = 0
 		r.notes = append(r.notes, "the target cannot say what is in a tube: repeats inside a tube were not looked for")
@@ -59,30 +61,27 @@ func ReadBack(ctx context.Context, t drive.Target, l *ledger.Ledger, sample int,
 	return report, r.notes, nil
 }
 
-// plan lists the questions and says how many acknowledged tests they cover.
-func (r *readback) plan(sample int) int64 {
-	persons, step := r.audit.Persons(), 1
+// plan lists the questions.
+func (r *readback) plan(sample int) {
+	persons := r.audit.Persons()
+	r.step = 1
 	if sample > 0 && persons > sample {
-		step = (persons + sample - 1) / sample
+		r.step = (persons + sample - 1) / sample
 	}
-	asked := 0
-	for q := 0; q < persons; q += step {
-		asked++
+	ask := func(n uint32, tube bool) {
 		for c := range r.names {
-			r.todo = append(r.todo, question{n: uint32(q), carrier: uint8(c)})
+			r.todo = append(r.todo, question{n: n, carrier: uint8(c), tube: tube})
 		}
+	}
+	for q := 0; q < persons; q += r.step {
+		ask(uint32(q), false)
 	}
 	for i, t := range r.audit.Tubes() {
-		if i%step == 0 {
-			for c := range r.names {
-				r.todo = append(r.todo, question{n: t, carrier: uint8(c), tube: true})
-			}
+		if i%r.step == 0 {
+			r.tubes++
+			ask(t, true)
 		}
 	}
-	if step == 1 {
-		return r.audit.Report.Acked // those hidden by a newer test are looked for in their tubes
-	}
-	return int64(asked)
 }
 
 // fill keeps the questions flowing; the driver calls it when nothing is open.

@@ -38,6 +38,7 @@ type Audit struct {
 	tubes   []members
 	missing []bool // by entry
 	wrong   []bool
+	over    map[uint32]int // by tube: the most swabs beyond those sent that some carrier showed
 	byTube  map[uint32][]uint32
 	Report  Report
 }
@@ -48,15 +49,21 @@ type members struct{ sure, perhaps uint8 }
 
 // Report is the outcome of an audit.
 type Report struct {
-	Acked    int64            `json:"acked"`    // tests that must be there
-	Checked  int64            `json:"checked"`  // of these, looked for at every carrier
-	Visible  int64            `json:"visible"`  // seen, and right, at every carrier
-	Lost     int64            `json:"lost"`     // not seen at some carrier
-	Wrong    int64            `json:"wrong"`    // seen with another status
-	Repeated int64            `json:"repeated"` // more swabs in a tube than were sent
-	Tubes    int64            `json:"tubes"`    // tubes looked at
-	Missing  map[string]int64 `json:"missing"`  // by carrier: acknowledged tests not seen there
-	First    []Ref            `json:"first"`    // the first few that are lost, wrong or repeated
+	Acked    int64 `json:"acked"`    // tests that must be there
+	Checked  int64 `json:"checked"`  // of these, looked for at every carrier
+	Visible  int64 `json:"visible"`  // seen in their person's code, and right, at every carrier
+	Hidden   int64 `json:"hidden"`   // behind a newer test of their person, and counted in their tubes at every carrier
+	Lost     int64 `json:"lost"`     // not seen at some carrier
+	Wrong    int64 `json:"wrong"`    // seen with another status
+	Repeated int64 `json:"repeated"` // more swabs in a tube than were sent; one that several carriers show is one
+	// Whether repeats were looked for. A target that cannot count a tube's swabs
+	// leaves Repeated 0, and that is no finding.
+	RepeatedChecked bool             `json:"repeated_checked"`
+	Tubes           int64            `json:"tubes"`   // tubes looked at
+	Missing         map[string]int64 `json:"missing"` // by carrier: acknowledged tests not seen there
+	First           []Ref            `json:"first"`   // the first few that are lost, wrong or repeated
+	// Losses are all the tests that are lost, as indexes of the ledger.
+	Losses []uint32 `json:"-"`
 }
 
 // Ref names a test for whoever follows it up; it names no person.
@@ -75,7 +82,7 @@ const firstFew = 20
 
 // Audit prepares the questions.
 func (l *Ledger) Audit() *Audit {
-	a := &Audit{l: l, missing: make([]bool, l.n), wrong: make([]bool, l.n)}
+	a := &Audit{l: l, missing: make([]bool, l.n), wrong: make([]bool, l.n), over: map[uint32]int{}}
 	a.Report.Missing = map[string]int64{}
 	for i := range uint32(l.n) {
 		e := l.At(i)
@@ -204,7 +211,8 @@ func (a *Audit) SeenTube(ordinal uint32, carrier string, swabs int) {
 	ref := Ref{Tube: a.l.Head.TubeNumber(ordinal), Carrier: carrier}
 	switch {
 	case over > 0:
-		a.Report.Repeated += int64(over)
+		a.Report.Repeated += int64(max(0, over-a.over[ordinal]))
+		a.over[ordinal] = max(over, a.over[ordinal])
 		ref.What = "repeated"
 		a.first(ref)
 	case swabs < int(m.sure):
@@ -250,17 +258,46 @@ func (a *Audit) first(r Ref) {
 	}
 }
 
-// Close counts. checked is how many of the acknowledged tests were asked about.
-func (a *Audit) Close(checked int64) Report {
+// Close counts. Of the people every step-th was asked about; tubes says whether
+// tubes were looked at. A test behind a newer one of its person can only be found
+// there, and only when all of them were looked at is it known that it was.
+func (a *Audit) Close(step int, tubes bool) Report {
+	r := &a.Report
 	for i := range a.missing {
 		switch {
 		case a.missing[i]:
-			a.Report.Lost++
+			r.Lost++
+			r.Losses = append(r.Losses, uint32(i))
 		case a.wrong[i]:
-			a.Report.Wrong++
+			r.Wrong++
 		}
 	}
-	a.Report.Checked = checked
-	a.Report.Visible = checked - a.Report.Lost - a.Report.Wrong
-	return a.Report
+	r.RepeatedChecked = tubes
+	newestLost := int64(0)
+	for q := 0; q < len(a.persons); q += max(1, step) {
+		newest := a.order[a.persons[q].to-1]
+		r.Checked++
+		switch {
+		case a.missing[newest]:
+			newestLost++
+		case !a.wrong[newest]:
+			r.Visible++
+		}
+	}
+	if tubes && step <= 1 {
+		r.Checked = r.Acked
+		r.Hidden = r.Acked - int64(len(a.persons)) - a.ackedLost() + newestLost
+	}
+	return *r
+}
+
+// ackedLost is how many of the lost had been acknowledged: a tube that is short
+// may be short of a test whose result never was.
+func (a *Audit) ackedLost() (n int64) {
+	for _, i := range a.Report.Losses {
+		if a.l.At(i).State == Acked {
+			n++
+		}
+	}
+	return n
 }

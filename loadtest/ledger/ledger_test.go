@@ -3,6 +3,7 @@ package ledger
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -96,9 +97,10 @@ func TestAuditFindsWhatIsLostWrongAndRepeated(t *testing.T) {
 	for _, tube := range a.Tubes() {
 		swabs := map[uint32]int{0: 9, 1: 9, 2: 12, 3: 10}[tube] // the unknown one is there; 11 and 12 are lost, one more hides
 		a.SeenTube(tube, "unicom", swabs)
+		a.SeenTube(tube, "mobile", swabs-swabs/12) // of the two that are there too often it shows one
 	}
-	got := a.Close(38)
-	if got.Lost != 2 || got.Wrong != 1 || got.Repeated != 2 || got.Visible != 35 || got.Missing["mobile"] != 2 || got.Missing["unicom"] != 1 {
+	got := a.Close(1, true)
+	if got.Lost != 2 || got.Wrong != 1 || got.Repeated != 2 || got.Visible != 35 || got.Missing["mobile"] != 2 || got.Missing["unicom"] != 1 || got.Hidden != 0 || !slices.Equal(got.Losses, []uint32{11, 12}) {
 		t.Errorf("%+v", got)
 	}
 	if !got.Broken() || len(got.First) == 0 || got.First[0].Tube == 0 {
@@ -125,8 +127,26 @@ func TestOnlyTheNewestTestOfAPersonIsShown(t *testing.T) {
 	// The old one is looked for in its tube.
 	a.Seen(0, "unicom", l.answer(mid))
 	a.SeenTube(0, "unicom", 0)
-	if got := a.Close(2); got.Lost != 1 || got.First[0].Test != old {
+	if got := a.Close(1, true); got.Lost != 1 || got.First[0].Test != old || got.Checked != 2 || got.Visible != 1 || got.Hidden != 0 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// Goal: a test that no code shows and no tube was asked for counts neither as
+// looked for nor as seen.
+func TestWhatIsHiddenIsSeenInItsTubeOrNotAtAll(t *testing.T) {
+	for _, c := range []struct {
+		tubes                    bool
+		checked, visible, hidden int64
+	}{{true, 3, 2, 1}, {false, 2, 2, 0}} {
+		l := New(head())
+		l.Add(Entry{Person: 1, Tube: 0, Sampled: 1000, State: Acked, Pool: 10})
+		l.Add(Entry{Person: 1, Tube: 1, Sampled: 2000, State: Acked, Pool: 10})
+		l.Add(Entry{Person: 2, Tube: 1, Sampled: 2000, State: Acked, Pool: 10})
+		got := l.Audit().Close(1, c.tubes)
+		if got.Acked != 3 || got.Checked != c.checked || got.Visible != c.visible || got.Hidden != c.hidden || got.RepeatedChecked != c.tubes {
+			t.Errorf("tubes looked at %v: %+v", c.tubes, got)
+		}
 	}
 }
 

@@ -40,7 +40,7 @@ func sample(seed uint64, scale float64) *Result {
 		Profile: "scan", Target: "qianma", DurationS: 20, Valid: true, Carriers: []string{"unicom", "mobile"},
 		Streams: []Stream{Sum(s, 20*time.Second)}, Visible: hist.New(), Lag: hist.New(), Parts: 1, Settings: map[string]any{"rate": 100},
 		Roles:   []cost.Usage{{Role: cost.Generator, Processes: 1, CPU: .5}, {Role: "nucleic", Processes: 6, CPU: 1.5, Written: 1990 * 700}},
-		Ledger:  &ledger.Report{Acked: 1990, Checked: 1990, Visible: 1990},
+		Ledger:  &ledger.Report{Acked: 1990, Checked: 1990, Visible: 1990, RepeatedChecked: true},
 		Seconds: []Moment{{At: 1, CPU: map[string]float64{"nucleic": .4}, Lag: map[string]int64{"unicom": 3}}, {At: 2, CPU: map[string]float64{"nucleic": .5}}},
 		Machine: Machine{Cores: 2},
 	}
@@ -223,6 +223,27 @@ func TestThePageIsWellFormedAndWhole(t *testing.T) {
 	empty.Headline()
 	if _, err := empty.HTML(); err != nil {
 		t.Errorf("a run of nothing: %v", err)
+	}
+}
+
+// Goal: what nobody looked for is not reported as not there, and what no code
+// shows not as visible.
+func TestTheReportSaysWhatWasNotLookedFor(t *testing.T) {
+	r := sample(1, 1)
+	r.Ledger.RepeatedChecked, r.Ledger.Hidden = false, 7
+	r.Headline()
+	page, err := r.HTML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for where, text := range map[string]string{"text": r.Text(false), "page": string(page)} {
+		if !strings.Contains(text, "repeated n/a") || !strings.Contains(text, "and 7 behind a newer test in their tubes") {
+			t.Errorf("%s: %s", where, text)
+		}
+	}
+	raw, _ := json.Marshal(r)
+	if !bytes.Contains(raw, []byte(`"repeated":0,"repeated_checked":false`)) {
+		t.Errorf("%s", raw[:400])
 	}
 }
 

@@ -39,6 +39,9 @@ type Result struct {
 	Lost         int64        `json:"lost"`
 	Wrong        int64        `json:"wrong"`
 	Repeated     int64        `json:"repeated"`
+	// Whether repeats were looked for: where nothing is written, or a target
+	// cannot be asked what is in a tube, Repeated says nothing.
+	RepeatedChecked bool `json:"repeated_checked"`
 	// One operation is one unit of any stream: a test, or a display. -1: not
 	// measured.
 	CPUPerOp       float64 `json:"cpu_us_per_op"`
@@ -172,9 +175,26 @@ func (r *Result) Headline() {
 		r.LagMS = r.Lag.Summary()
 	}
 	if r.Ledger != nil {
-		r.Lost, r.Wrong, r.Repeated = r.Ledger.Lost, r.Ledger.Wrong, r.Ledger.Repeated
+		r.Lost, r.Wrong, r.Repeated, r.RepeatedChecked = r.Ledger.Lost, r.Ledger.Wrong, r.Ledger.Repeated, r.Ledger.RepeatedChecked
 	}
 	r.price()
+}
+
+// RepeatedText is how often something was there twice, or that nobody looked.
+func (r *Result) RepeatedText() string {
+	if !r.RepeatedChecked {
+		return "n/a"
+	}
+	return count(r.Repeated)
+}
+
+// HiddenText says how many tests stood behind a newer one and were found in their
+// tubes; nothing where there were none.
+func (r *Result) HiddenText() string {
+	if r.Ledger == nil || r.Ledger.Hidden == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" and %s behind a newer test in their tubes", count(r.Ledger.Hidden))
 }
 
 // price spreads the cost over all that was done.

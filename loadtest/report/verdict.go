@@ -150,8 +150,8 @@ func (r *Result) Text(verbose bool) string {
 		fmt.Fprintf(&b, "percentiles are without the first %s s\n", number(r.WarmS))
 	}
 	if l := r.Ledger; l != nil {
-		fmt.Fprintf(&b, "acknowledged %s = visible %s at both carriers; lost %d, wrong %d, repeated %d\n",
-			count(l.Checked), count(l.Visible), l.Lost, l.Wrong, l.Repeated)
+		fmt.Fprintf(&b, "acknowledged %s = visible %s%s at both carriers; lost %d, wrong %d, repeated %s\n",
+			count(l.Checked), count(l.Visible), r.HiddenText(), l.Lost, l.Wrong, r.RepeatedText())
 		if l.Checked < l.Acked {
 			fmt.Fprintf(&b, "read back %s of %s acknowledged tests\n", count(l.Checked), count(l.Acked))
 		}

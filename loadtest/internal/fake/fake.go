@@ -16,6 +16,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,12 +51,18 @@ type Province struct {
 	persons map[identity.Person]*swab // newest
 	keys    map[string][]byte         // answers by carrier and key
 	asked   map[identity.Person]int   // displays, by who was asked about
-	lost    int64
+	lost    []Swab                    // acknowledged and not kept
 	stall   time.Time
 	writes  atomic.Int64
 	rows    atomic.Int64
 	seq     atomic.Uint64
 	Shows   atomic.Int64 // displays answered
+}
+
+// Swab is one person's part of one tube.
+type Swab struct {
+	Tube   string
+	Person identity.Person
 }
 
 type tube struct {
@@ -113,11 +120,11 @@ func (p *Province) Stall(d time.Duration) {
 	p.stall = time.Now().Add(d)
 }
 
-// Lost is how many acknowledged registrations were not kept.
-func (p *Province) Lost() int64 {
+// Lost are the acknowledged registrations that were not kept.
+func (p *Province) Lost() []Swab {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.lost
+	return slices.Clone(p.lost)
 }
 
 // Asked is how often each person's code was asked for.
@@ -252,7 +259,7 @@ func (p *Province) register(carrier string, row []byte, isBinary bool) string {
 		return "tube_full"
 	}
 	if every(&p.rows, p.LoseEvery) {
-		p.lost++
+		p.lost = append(p.lost, Swab{s.tube, person})
 		return ""
 	}
 	t := p.tubes[s.tube]
