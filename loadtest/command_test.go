@@ -316,6 +316,21 @@ func TestGeneratorsAreHeard(t *testing.T) {
 	}
 }
 
+// Goal: a try of a search asks other people than the one before it, even where the
+// draw was given, and says whom.
+func TestFindMaxDrawsAnewForEachTry(t *testing.T) {
+	t.Parallel()
+	p := fake.New(t, fake.Lies{})
+	out, _, code := runCommand(t, append([]string{"find-max", "display", "--data=" + p.Dir, "--rate=50", "--ceiling=50", "--confirm=2", "--probe=1s", "--people=1000", "--draw=5", "--quiet", "-o", "json"}, loose...)...)
+	var found Found
+	if err := json.Unmarshal([]byte(out), &found); err != nil || len(found.Confirmed) != 2 {
+		t.Fatalf("code %d, %v\n%s", code, err, out)
+	}
+	if a, b := found.Confirmed[0].Settings["draw"], found.Confirmed[1].Settings["draw"]; a == b || a == nil {
+		t.Errorf("two tries drew %v and %v", a, b)
+	}
+}
+
 func TestComparePrintsRatios(t *testing.T) {
 	t.Parallel()
 	p := fake.New(t, fake.Lies{})

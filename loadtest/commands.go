@@ -13,7 +13,6 @@ import (
 
 	"qianma/loadtest/hist"
 	"qianma/loadtest/ledger"
-	"qianma/loadtest/population"
 	"qianma/loadtest/report"
 )
 
@@ -57,7 +56,7 @@ func (c *FindMaxCommand) Run(ctx context.Context, k *kong.Context) error {
 			return nil, err
 		}
 		if o.Draw > 0 { // a draw that was given: other people are asked in each try all the same
-			o.Draw = population.Mix(o.Draw, uint64(n)) >> 32
+			o.Draw = newDraw(o.Draw, uint64(n))
 		}
 		o.Live = view.show
 		res, _, err := Run(ctx, o)

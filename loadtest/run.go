@@ -109,7 +109,7 @@ func prepare(o Options) (*run, error) {
 		now = o.Start
 	}
 	if o.Draw == 0 {
-		o.Draw = newDraw(o.Seed, now)
+		o.Draw = newDraw(o.Seed, uint64(now.UnixMicro()))
 	}
 	r := &run{o: o}
 	base := o.TubeBase
@@ -143,9 +143,7 @@ func prepare(o Options) (*run, error) {
 
 // newDraw is an order for a run that was given none. It has 32 bits: a report's
 // reader may hold every number in a float.
-func newDraw(seed uint64, now time.Time) uint64 {
-	return max(1, population.Mix(seed, uint64(now.UnixMicro()))>>32)
-}
+func newDraw(seed, run uint64) uint64 { return max(1, population.Mix(seed, run)>>32) }
 
 // load runs the schedule to its end and writes down what it cost.
 func (r *run) load(ctx context.Context) (*report.Result, error) {

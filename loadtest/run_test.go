@@ -131,6 +131,24 @@ func TestEveryRepeatedWriteIsFound(t *testing.T) {
 	}
 }
 
+// Goal: of a target that cannot be asked for tubes nothing is said that only they
+// could tell: not that nothing is repeated, and not that a test is there which a
+// newer one of its person hides.
+func TestNoTubesNoWordOfRepeats(t *testing.T) {
+	t.Parallel()
+	p := fake.New(t, fake.Lies{NoTubes: true})
+	o := options(t, p, "scan", 300, time.Second)
+	o.People, o.Positive = population.New(7, 100), 0
+	res := load(t, o)
+	l := res.Ledger
+	if res.RepeatedChecked || l.Tubes != 0 || l.Acked != 300 || l.Checked != 100 || l.Visible != 100 || l.Hidden != 0 {
+		t.Errorf("repeats looked for %v, %+v", res.RepeatedChecked, l)
+	}
+	if !strings.Contains(res.Text(false), "repeated n/a") {
+		t.Error(res.Text(false))
+	}
+}
+
 // Goal: a reply that was lost makes the outcome unknown, the same key is tried
 // again, and nothing is done twice.
 func TestALostReplyIsTriedAgainWithItsKey(t *testing.T) {

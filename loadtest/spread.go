@@ -80,7 +80,7 @@ func (c *RunCommand) spread(ctx context.Context, o Options) (*report.Result, err
 	machine := report.ThisMachine(c.Out)
 	watch := observe(meter, o.System.Endpoints, o.System.Carriers)
 	start := time.Now().Add(2 * time.Second)
-	c.Draw = cmp.Or(c.Draw, newDraw(c.Seed, start))
+	c.Draw = cmp.Or(c.Draw, newDraw(c.Seed, uint64(start.UnixMicro())))
 	o.Say(fmt.Sprintf("%d generators begin at %s; each says every %d s how it goes", c.Generators, start.UTC().Format("15:04:05"), every))
 	dirs, err := c.children(ctx, self, start, o.Say)
 	watch.Close()

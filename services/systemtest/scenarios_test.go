@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -86,36 +87,65 @@ func leaderDies(t *testing.T, w *world) {
 	w.equal()
 }
 
-// everyLoad runs each profile for a moment. What it asks is that nothing that
-// was acknowledged is lost or repeated; how fast it went is not asked here, so
-// a missed objective (exit code 1) and a generator that had too little of a
-// busy machine (3) are no failures.
+// everyLoad runs each profile for a moment. What it asks is that the ledger is
+// exact, that nothing stays unknown, and that nobody was left out; how fast it
+// went is not asked here, so a missed objective (exit code 1) and a generator that
+// had too little of a busy machine (3) are no failures.
 func everyLoad(t *testing.T, w *world) {
 	for _, profile := range []string{"scan", "batch", "display", "verify", "day", "surge", "midnight", "preload"} {
 		result := w.load(profile)
 		// A machine that is busy enough has nodes turn requests away, and the load
 		// give them up: more of it then.
-		for n := 1; n < 5 && (result.Acked == 0 || result.Failed > 0) && !result.broken(); n++ {
-			t.Logf("load %s: %+v", profile, result)
+		for n := 1; n < 5 && result.unwell(profile) != "" && !result.broken(); n++ {
+			t.Logf("load %s: %s: %+v", profile, result.unwell(profile), result)
 			result = w.load(profile)
 		}
-		refusing := profile == "surge" || profile == "midnight" // past capacity a refusal is an answer
-		if result.Acked == 0 || result.Failed > 0 && !refusing || result.broken() {
-			t.Errorf("load %s: %+v", profile, result)
+		if why := result.unwell(profile); why != "" {
+			t.Errorf("load %s: %s: %+v", profile, why, result)
 		}
 	}
 	w.equal()
 }
 
+// loadPeople is the population of everyLoad's runs.
+const loadPeople = 3000
+
 // tally is what a load counted.
-type tally struct{ Sent, Acked, Failed, Lost, Wrong, Repeated int }
+type tally struct {
+	Sent, Acked, Failed, Unknown, Dropped, Lost, Wrong, Repeated int
+	RepeatedChecked                                              bool `json:"repeated_checked"`
+	Ledger                                                       *struct{ Acked, Checked, Visible int }
+}
 
 func (r tally) broken() bool { return r.Lost+r.Wrong+r.Repeated > 0 }
+
+// unwell says what is wrong with a load; nothing, if it is as it must be.
+func (r tally) unwell(profile string) string {
+	refusing := profile == "surge" || profile == "midnight" // past capacity a refusal is an answer
+	writes := profile != "display" && profile != "verify" && profile != "midnight"
+	switch l := r.Ledger; {
+	case r.broken():
+		return "something is lost, wrong or repeated"
+	case r.Acked == 0 || r.Failed > 0 && !refusing:
+		return "too little was acknowledged"
+	case r.Unknown+r.Dropped > 0:
+		return "something is unknown or dropped"
+	case profile == "midnight" && r.Sent != loadPeople:
+		return "not everybody asked once"
+	case !writes && l != nil:
+		return "it wrote"
+	case writes && (l == nil || !r.RepeatedChecked):
+		return "it was not read back"
+	case writes && (l.Acked != r.Acked || l.Checked != l.Acked || l.Visible != l.Acked):
+		return "the ledger is not exact"
+	}
+	return ""
+}
 
 // load runs a profile for a moment.
 func (w *world) load(profile string) (result tally) {
 	w.t.Helper()
-	out, err := w.try("load", "run", profile, "--rate", "100", "--duration", "3s", "--people", "3000", "--wave", "2s",
+	out, err := w.try("load", "run", profile, "--rate", "100", "--duration", "3s", "--people", strconv.Itoa(loadPeople), "--wave", "2s",
 		"--settle", patience.String(), "--seed", "9", "--quiet", "-o", "json", "--out", filepath.Join(w.t.TempDir(), profile))
 	var exit *exec.ExitError
 	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 1 && exit.ExitCode() != 3) {

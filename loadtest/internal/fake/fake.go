@@ -35,6 +35,7 @@ type Lies struct {
 	DropReplyEvery int64         // every n-th write is done and its connection cut
 	RefuseEvery    int64         // every n-th write gets 429
 	RejectEvery    int64         // every n-th registration row is rejected
+	NoTubes        bool          // it cannot be asked what is in a tube
 	Hint           bool          // refusals carry Retry-After
 	Lag            time.Duration // until the other carrier shows what this one took
 }
@@ -339,6 +340,10 @@ func (p *Province) result(carrier string, row []byte, isBinary bool) string {
 func (p *Province) tube(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.NoTubes {
+		refuse(w, 422, "unsupported")
+		return
+	}
 	t := p.tubes[r.PathValue("tube")]
 	if t == nil {
 		refuse(w, 404, "not_found")
