@@ -2,7 +2,9 @@ package ledger
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"strings"
 )
 
 // Seen is what a reader was told about a person, or about a tube.
@@ -70,6 +72,16 @@ type Ref struct {
 
 // Broken says whether the system lied.
 func (r *Report) Broken() bool { return r.Lost+r.Wrong+r.Repeated > 0 }
+
+// Text says in a line what was acknowledged, looked for and seen.
+func (r *Report) Text(carriers []string) string {
+	sign := ","
+	if r.Visible == r.Checked {
+		sign = " ="
+	}
+	return fmt.Sprintf("acknowledged %d, read back %d of them at %s%s visible %d; lost %d, wrong %d, repeated %d",
+		r.Acked, r.Checked, strings.Join(carriers, " and "), sign, r.Visible, r.Lost, r.Wrong, r.Repeated)
+}
 
 const firstFew = 20
 

@@ -88,7 +88,7 @@ func (r *Result) charts() []Figure {
 			series("done", s.Series, func(p drive.Second) float64 { return p.Done }),
 			series("failed", s.Series, func(p drive.Second) float64 { return p.Failed }),
 		}, x: "s"})
-		add(s.Name+": response time", "ms, of the answers that came in each second, from the intended start; logarithmic", chart{lines: []line{
+		add(s.Name+": response time", "ms, of the answers that came in each second, from the intended start, of the slowest kind; logarithmic", chart{lines: []line{
 			series("p50", s.Series, func(p drive.Second) float64 { return p.P50 }),
 			series("p99", s.Series, func(p drive.Second) float64 { return p.P99 }),
 			series("max", s.Series, func(p drive.Second) float64 { return p.Max }),
@@ -96,7 +96,7 @@ func (r *Result) charts() []Figure {
 		add(s.Name+": distribution", "ms against the share of answers that took longer", r.spectrum(s))
 	}
 	if r.Visible != nil && r.Visible.Count() > 0 {
-		add("visible at the other carrier", "ms from the intended upload of the result, against the share that took longer", chart{lines: []line{tail("visible", r.Visible)}, x: "percentile", log: true, tail: true})
+		add(r.Elsewhere(), "ms from the intended upload of the result, against the share that took longer", chart{lines: []line{tail("visible", r.Visible)}, x: "percentile", log: true, tail: true})
 	}
 	add("processors by role", "cores", r.cores())
 	add("behind", "facts of a carrier that the other does not have yet", r.lags())

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -18,7 +19,7 @@ func Merge(parts []*Result) (*Result, error) {
 		return nil, fmt.Errorf("no results to merge")
 	}
 	out := *parts[0]
-	out.Streams, out.Roles, out.Ledger = nil, nil, nil
+	out.Streams, out.Roles, out.Settled, out.Ledger, out.Surge = nil, nil, nil, nil, nil
 	out.Visible, out.Lag = hist.New(), hist.New()
 	out.Late, out.Unseen, out.Parts, out.Facts = 0, 0, 0, nil
 	out.Invalid, out.Notes = nil, nil
@@ -35,7 +36,9 @@ func Merge(parts []*Result) (*Result, error) {
 		out.Invalid = addNew(out.Invalid, p.Invalid)
 		out.Notes = addNew(out.Notes, p.Notes)
 		out.Roles = mergeRoles(out.Roles, p.Roles)
+		out.Settled = mergeRoles(out.Settled, p.Settled)
 		out.mergeFacts(p)
+		out.mergeSurge(p)
 	}
 	for i := range parts[0].Streams {
 		s, err := mergeStream(parts, i)
@@ -44,6 +47,9 @@ func Merge(parts []*Result) (*Result, error) {
 		}
 		s.AchievedPerS = float64(s.Units.Acked) / out.DurationS
 		out.Streams = append(out.Streams, s)
+	}
+	if out.Surge != nil {
+		out.Surge.RefusalMS = out.refusals()
 	}
 	out.Valid = len(out.Invalid) == 0
 	out.Headline()
@@ -68,8 +74,47 @@ func (r *Result) mergeFacts(p *Result) {
 	if r.Facts == nil {
 		r.Facts = &Facts{}
 	}
+	if p.Facts.Unmeasured != OfOnePart {
+		r.Facts.Unmeasured = cmp.Or(r.Facts.Unmeasured, p.Facts.Unmeasured)
+	}
 	r.Facts.Acknowledged += p.Facts.Acknowledged
+	r.Facts.Excused += p.Facts.Excused
 	r.Facts.Committed = max(r.Facts.Committed, p.Facts.Committed)
+}
+
+// mergeSurge adds up what each generator was served and refused; all have
+// recovered when the last one has.
+func (r *Result) mergeSurge(p *Result) {
+	if p.Surge == nil {
+		return
+	}
+	if r.Surge == nil {
+		r.Surge = &Surge{HeightPerS: map[string]float64{}}
+	}
+	to, from := r.Surge, p.Surge
+	to.GoodputPerS += from.GoodputPerS
+	for name, n := range from.HeightPerS {
+		to.HeightPerS[name] += n
+	}
+	to.WithoutHint += from.WithoutHint
+	to.DisplayRefused, to.BindingRefused = to.DisplayRefused+from.DisplayRefused, to.BindingRefused+from.BindingRefused
+	to.DisplayUnserved, to.BindingUnserved = to.DisplayUnserved+from.DisplayUnserved, to.BindingUnserved+from.BindingUnserved
+	if from.RecoveryS < 0 || to.RecoveryS < 0 {
+		to.RecoveryS = -1
+	} else {
+		to.RecoveryS = max(to.RecoveryS, from.RecoveryS)
+	}
+}
+
+// refusals reads off the joint streams how long it took to be refused.
+func (r *Result) refusals() hist.Summary {
+	all := hist.New()
+	for i := range r.Streams {
+		for _, t := range r.Streams[i].Kinds {
+			all.Merge(t.Refusal)
+		}
+	}
+	return all.Summary()
 }
 
 func mergeRoles(to, from []cost.Usage) []cost.Usage {
@@ -99,6 +144,7 @@ func mergeStream(parts []*Result, i int) (Stream, error) {
 		}
 		out.OfferedPerS += s.OfferedPerS
 		out.Units.Add(s.Units)
+		out.InTime += s.InTime
 		for k, t := range s.Kinds {
 			if out.Kinds[k] == nil {
 				out.Kinds[k] = drive.NewTally()
@@ -122,7 +168,7 @@ func mergeSeries(to, from []drive.Second) []drive.Second {
 		}
 		t := &to[i]
 		t.Asked, t.Done, t.Failed = t.Asked+s.Asked, t.Done+s.Done, t.Failed+s.Failed
-		t.Open, t.Refused = t.Open+s.Open, t.Refused+s.Refused
+		t.Open, t.Refused, t.Served = t.Open+s.Open, t.Refused+s.Refused, t.Served+s.Served
 		t.P50, t.P99, t.Max = max(t.P50, s.P50), max(t.P99, s.P99), max(t.Max, s.Max)
 	}
 	return to
