@@ -8,12 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"qianma/loadtest/cost"
+	"qianma/loadtest/internal/crash"
 	"qianma/loadtest/population"
 	"qianma/loadtest/report"
 )
@@ -32,6 +34,11 @@ func (c *RunCommand) spread(ctx context.Context, o Options) (*report.Result, err
 	}
 	machine := report.ThisMachine(c.Out)
 	watch := observe(meter, o.System.Endpoints, o.System.Carriers)
+	defer watch.Close()
+	var ours *books
+	if o.System.Endpoints != nil && !o.Shared {
+		ours = openBooks(ctx, watch)
+	}
 	start := time.Now().Add(2 * time.Second)
 	dirs, err := c.children(ctx, self, start)
 	watch.Close()
@@ -46,8 +53,17 @@ func (c *RunCommand) spread(ctx context.Context, o Options) (*report.Result, err
 		return nil, err
 	}
 	res.Machine, res.BusyCPU = machine, meter.Machine().Seconds()
-	res.Roles = append(res.Roles, meter.Usage()...)
+	generators := res.Roles
+	res.Roles = append(slices.Clone(generators), meter.Usage()...)
 	_, res.Seconds = watch.seen()
+	res.Settled, res.SettledS = nil, -1
+	if ours != nil && l != nil {
+		if res.SettledS, err = settle(ctx, watch, meter); err != nil {
+			return nil, err
+		}
+		res.Settled = append(generators, meter.Usage()...)
+		ours.read(ctx, res.Facts)
+	}
 	if l != nil {
 		if err := l.Save(filepath.Join(c.Out, "ledger")); err != nil {
 			return nil, err
@@ -74,7 +90,10 @@ func (c *RunCommand) children(ctx context.Context, self string, start time.Time)
 		args := append(c.again(), "--generators=1", "--quiet", "--unmetered", "--read-back=-1", "--out="+dir,
 			"--part="+strconv.Itoa(i), "--parts="+strconv.Itoa(c.Generators), "--output=json",
 			"--start-at="+strconv.FormatInt(start.UnixMilli(), 10), "--tube-base="+itoa(population.TubeBase(start)))
-		wg.Go(func() { errs[i] = generate(ctx, self, args) })
+		wg.Go(func() {
+			defer crash.Guard()
+			errs[i] = generate(ctx, self, args)
+		})
 	}
 	wg.Wait()
 	return dirs, errors.Join(errs...)
@@ -90,8 +109,7 @@ func generate(ctx context.Context, self string, args []string) error {
 	cmd.Stderr = &said
 	err := cmd.Run()
 	var exit *exec.ExitError
-	if errors.As(err, &exit) && (exit.ExitCode() == report.Missed || exit.ExitCode() == report.InvalidRun) &&
-		!strings.Contains(said.String(), "what to do") {
+	if errors.As(err, &exit) && (exit.ExitCode() == report.Missed || exit.ExitCode() == report.InvalidRun) {
 		return nil
 	}
 	if err != nil {
@@ -137,6 +155,9 @@ func (c *RunCommand) again() []string {
 		add("endpoints", c.Endpoints)
 	}
 	add("connections", strconv.Itoa(c.Connections))
+	if c.Shared {
+		args = append(args, "--shared")
+	}
 	if c.Spread {
 		args = append(args, "--spread")
 	}
