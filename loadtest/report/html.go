@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"qianma/loadtest/drive"
+	"qianma/loadtest/hist"
 )
 
 //go:embed page.html
@@ -81,6 +82,11 @@ func (r *Result) charts() []Figure {
 			out = append(out, Figure{title, note, template.HTML(svg)})
 		}
 	}
+	bar := func(title, note string, h *hist.Hist) {
+		if svg := histogram(h); svg != "" {
+			out = append(out, Figure{title, note, template.HTML(svg)})
+		}
+	}
 	for i := range r.Streams {
 		s := &r.Streams[i]
 		add(s.Name+": asked and done", "a second; asked is the schedule's, whatever the system did", chart{lines: []line{
@@ -93,9 +99,13 @@ func (r *Result) charts() []Figure {
 			series("p99", s.Series, func(p drive.Second) float64 { return p.P99 }),
 			series("max", s.Series, func(p drive.Second) float64 { return p.Max }),
 		}, x: "s", log: true})
+		for _, k := range sorted(s.Kinds) {
+			bar(s.Name+": histogram of "+k, "answers by their response time in ms, each bar a quarter longer than the one before", s.Kinds[k].Response)
+		}
 		add(s.Name+": distribution", "ms against the share of answers that took longer", r.spectrum(s))
 	}
 	if r.Visible != nil && r.Visible.Count() > 0 {
+		bar(r.Elsewhere()+": histogram", "watched tests by the time in ms, each bar a quarter longer than the one before", r.Visible)
 		add(r.Elsewhere(), "ms from the intended upload of the result, against the share that took longer", chart{lines: []line{tail("visible", r.Visible)}, x: "percentile", log: true, tail: true})
 	}
 	add("processors by role", "cores", r.cores())

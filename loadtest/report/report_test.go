@@ -307,3 +307,47 @@ func TestWhoWasNeverServedIsJudged(t *testing.T) {
 		t.Errorf("%v, merged %+v", err, m.Surge)
 	}
 }
+
+// Goal: two runs of different shape are not compared without a word.
+func TestComparingNamesWhatDiffers(t *testing.T) {
+	for what, change := range map[string]func(*Result){
+		"closed or open": func(r *Result) { r.Closed = true },
+		"people":         func(r *Result) { r.Settings["people"] = 5 },
+		"batch":          func(r *Result) { r.Settings["batch"] = 5 },
+		"carriers":       func(r *Result) { r.Carriers = []string{"unicom"} },
+	} {
+		a, b := sample(1, 1), sample(2, 1)
+		said := func() bool {
+			c := Compare("a", []*Result{a}, "b", []*Result{b})
+			return strings.Contains(c.Text(), what+" differs")
+		}
+		if said() {
+			t.Errorf("%s does not differ yet", what)
+		}
+		if change(b); !said() {
+			t.Errorf("%s differs, and no word of it", what)
+		}
+	}
+}
+
+// Goal: the bars hold every count, each in the bar that its time belongs to.
+func TestTheBarsHoldEveryCount(t *testing.T) {
+	h := hist.New()
+	h.RecordN(time.Millisecond, 3)
+	h.RecordN(1100*time.Microsecond, 5)
+	h.RecordN(500*time.Millisecond, 7)
+	all := bars(h)
+	var sum int64
+	for i, b := range all {
+		if sum += b.count; i > 0 && math.Abs(b.to/all[i-1].to-math.Pow(10, .1)) > 1e-9 {
+			t.Errorf("bar %d ends at %v, the one before at %v", i, b.to, all[i-1].to)
+		}
+	}
+	if last := all[len(all)-1]; sum != 15 || all[0].count != 3 || all[1].count != 5 || last.count != 7 || last.to < 500 || last.to > 650 {
+		t.Errorf("%d counted in %+v", sum, all)
+	}
+	page, err := sample(1, 1).HTML()
+	if err != nil || !bytes.Contains(page, []byte("tests: histogram of register")) || !bytes.Contains(page, []byte("<rect")) {
+		t.Errorf("%v, or no histogram on the page", err)
+	}
+}
