@@ -1,5 +1,6 @@
 # Everything a person or a machine does here is one target; `make help` lists
-# them. Only Go is assumed: tools run through `go run` at the version in go.mod.
+# them. Only Go is assumed: tools run through `go run` at the version in go.mod
+# (benchstat at that in loadtest/bench-compare).
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -105,9 +106,17 @@ fuzz: ## every fuzz test for FUZZTIME (10s)
 bench: ## every micro-benchmark
 	go test -run '^$$' -bench . -benchmem ./...
 
+.PHONY: bench-compare
+bench-compare: ## micro-benchmarks of BASE=<revision> and of this tree in turn, told apart by benchstat (COUNT, BENCH, PKGS, TIME, LIMIT)
+	@loadtest/bench-compare
+
 .PHONY: bench-peers
-bench-peers: build ## ours and the peers alternately under one schedule, ratios of medians (ROUNDS, PROBE, PEERS)
+bench-peers: build ## ours and the peers alternately under one schedule, settings, ratios of medians (ROUNDS, CONFIRM, PROBE, PEERS, WORKERS)
 	@DATA=$(DATA) QIANMA=bin/qianma loadtest/bench-peers
+
+.PHONY: bench-goals
+bench-goals: build ## the table of goals against the province in DATA, short; as they are stated: DURATION=5m ROUNDS=3 (SCAN, BATCH, DISPLAYS, DAY, PEOPLE, GOALS)
+	@DATA=$(DATA) QIANMA=bin/qianma loadtest/bench-goals
 
 .PHONY: bench-outside
 bench-outside: build ## wrk and our generator ask the province in DATA for codes, alternately (ROUNDS, PROBE, PEOPLE)

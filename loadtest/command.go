@@ -71,9 +71,9 @@ type Shape struct {
 	Mix      string        `help:"Pools, and of the people the share that is sampled into each, as in 20:.7,10:.2,5:.05,1:.05 (a city's day, used where this is empty). Sizes: 20, 10, 5, 1."`
 	Zipf     float64       `help:"Exponent of who refreshes." default:"1.1"`
 	Cold     float64       `help:"Share of displays drawn from everybody alike." default:"0.1"`
-	Watch    float64       `help:"Tests a second whose visibility is timed; -1: none; 0: 20, or fewer in more than half a minute, 600 in all." default:"0"`
+	Watch    float64       `help:"Tests a second whose visibility is timed; -1: none, and the verdict says so; 0: 20, or fewer in more than half a minute, 600 in all." default:"0"`
 	Wave     time.Duration `help:"Midnight: everybody refreshes once within this." default:"10s"`
-	Closed   int           `help:"Keep this many requests in flight in place of a schedule. Its latencies say nothing of an open system."`
+	Closed   int           `help:"Keep this many requests in flight in place of a schedule. Its latencies say nothing of an open system and are not judged."`
 }
 
 // Reach is what a run is made against, and how.
@@ -83,12 +83,14 @@ type Reach struct {
 	Endpoints   string        `help:"File with the endpoints of a province elsewhere."`
 	PeerDir     string        `help:"Where a peer keeps its data; empty: a temporary directory, removed afterwards."`
 	PeerSet     []string      `help:"Settings of PostgreSQL beside ours, as in commit_delay=100."`
-	Connections int           `help:"Connections to each node at most; 0: 1024, to a peer six for each processor." default:"0"`
+	Connections int           `help:"Connections to each node at most; 0: 1024." default:"0"`
+	PeerWorkers int           `help:"Operations in flight at a peer at most; 0: the peer's own, PostgreSQL twelve for each processor, etcd and JetStream 256." default:"0"`
+	Shared      bool          `help:"Others write to the province too: the facts it commits say nothing of this run and are not judged."`
 	Spread      bool          `help:"Writes go to every node in turn, not to the one that answers name as the leader."`
 	Gather      time.Duration `help:"Answers this close together are taken up together: it spares wake-ups and counts as response time." default:"500us"`
 	Timeout     time.Duration `help:"For one try of one request." default:"5s"`
 	Tries       int           `help:"Of one request at most; writes are tried again with the same key." default:"8"`
-	ReadBack    int           `help:"People to look for afterwards; 0: all, -1: nobody." default:"0"`
+	ReadBack    int           `help:"People to look for afterwards; 0: all, -1: nobody, and the verdict says so." default:"0"`
 	Settle      time.Duration `help:"Keep looking for what is missing until nothing new appears for this long." default:"15s"`
 }
 
@@ -96,7 +98,7 @@ type Reach struct {
 type Limits struct {
 	MaxP99      *time.Duration `name:"max-p99" help:"Response p99 of the tests, or of the displays in a display profile; 0: none."`
 	MaxVisible  *time.Duration `help:"Visible at the other carrier, p99; 0: none."`
-	MinAchieved *float64       `help:"Share of the offered rate that must be achieved."`
+	MinAchieved *float64       `help:"Share of what was asked for that must be acknowledged within half a second of the last arrival."`
 	MaxFailed   *float64       `help:"Share that may fail, be unknown or dropped; below 0: any."`
 	MaxCPU      *float64       `name:"max-cpu" help:"CPU µs an operation."`
 	MinGoodput  *float64       `help:"Surge: what must be done a second at its height."`
@@ -122,7 +124,8 @@ type RunCommand struct {
 }
 
 // Run makes the run.
-func (c *RunCommand) Run(ctx context.Context, k *kong.Context) error {
+func (c *RunCommand) Run(ctx context.Context, k *kong.Context) (err error) {
+	defer ending(k.Stderr, &err)
 	if err := c.refuse(); err != nil {
 		return err
 	}
@@ -174,25 +177,6 @@ func (c *RunCommand) print(k *kong.Context, res *report.Result) error {
 	}
 	return Outcome(res)
 }
-
-// Outcome is nil for a run that held its objectives, else an error that
-// carries the exit code.
-func Outcome(res *report.Result) error {
-	if res.Code() == report.Held {
-		return nil
-	}
-	return verdict{res.Code(), res.Profile + ": " + res.Verdict()}
-}
-
-type verdict struct {
-	code int
-	text string
-}
-
-func (v verdict) Error() string { return v.text }
-
-// ExitCode is what the process ends with.
-func (v verdict) ExitCode() int { return v.code }
 
 // usual are the rates of profiles for which none was given.
 var usual = map[string]float64{"scan": 10_000, "batch": 50_000, "display": 30_000, "verify": 5_000, "day": 5_000,
@@ -253,7 +237,7 @@ func (c *RunCommand) options(system System) (Options, error) {
 		Settings: settings, System: system, Out: c.Out, ReadBack: c.ReadBack, Settle: c.Settle,
 		Drive:      drive.Config{Tries: c.Tries, Closed: c.share(c.Closed)},
 		Objectives: c.objectives(c.Profile),
-		Part:       c.Part, Parts: c.Parts, TubeBase: c.TubeBase, Unmetered: c.Unmetered,
+		Part:       c.Part, Parts: c.Parts, TubeBase: c.TubeBase, Unmetered: c.Unmetered, Shared: c.Shared,
 	}
 	if c.Profile == "preload" && c.Rate == 0 && c.Plan == "" && c.Closed == 0 {
 		o.Drive.Closed, o.Duration = c.share(preloaders), 24*time.Hour

@@ -63,7 +63,7 @@ func exitCode(err error) int {
 	case errors.As(err, &coded):
 		return coded.ExitCode()
 	}
-	return 70
+	return 1 // as the command itself does
 }
 
 // run makes the command's run and returns what it printed and its exit code.
@@ -87,11 +87,12 @@ func TestTheDefaultRunPrintsTwoNumbersAndTheVerdict(t *testing.T) {
 	if code == report.InvalidRun {
 		t.Skip("this machine is too busy for a valid run")
 	}
-	if code != report.Held || len(lines) != 4 || !strings.Contains(lines[0], "tests/s   response p99") || lines[1] != "scan: objectives held" ||
-		!strings.Contains(lines[2], "lost 0, wrong 0, repeated 0") || !strings.HasPrefix(lines[3], "report: ") {
+	if code != report.Held || len(lines) != 5 || !strings.Contains(lines[0], "tests/s   response p99") || lines[1] != "scan: objectives held" ||
+		!strings.Contains(lines[2], " at unicom and mobile = visible 200; lost 0, wrong 0, repeated 0") || !strings.HasPrefix(lines[3], "facts: acknowledged ") ||
+		!strings.HasPrefix(lines[4], "report: ") {
 		t.Errorf("code %d:\n%s", code, out)
 	}
-	page, err := os.ReadFile(strings.TrimPrefix(lines[3], "report: "))
+	page, err := os.ReadFile(strings.TrimPrefix(lines[4], "report: "))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +110,8 @@ func TestTheDefaultRunPrintsTwoNumbersAndTheVerdict(t *testing.T) {
 
 // The names of these fields are promised to programs.
 var stable = strings.Fields(`profile offered_per_s achieved_per_s duration_s sent acked failed unknown dropped valid response_ms
-	visible_ms lost repeated cpu_us_per_op disk_bytes_per_op generator_cpu_share machine commit`)
+	visible_ms lost repeated cpu_us_per_op disk_bytes_per_op generator_cpu_share machine commit
+	not_measured retries refusals found_share stale_share cpu_us_per_op_settled settled_s facts`)
 
 func TestJSONHasItsStableFields(t *testing.T) {
 	t.Parallel()
@@ -148,7 +150,7 @@ func TestAKeptLedgerCanBeCheckedAgain(t *testing.T) {
 	dir := t.TempDir()
 	runCommand(t, "--data="+p.Dir, "--rate=100", "--duration=1s", "--people=1000", "--quiet", "--out="+dir)
 	out, _, code := runCommand(t, "check", dir, "--data="+p.Dir)
-	if code != report.Held || !strings.Contains(out, "acknowledged 100, read back 100, visible 100; lost 0") {
+	if code != report.Held || !strings.Contains(out, "acknowledged 100, read back 100 of them at unicom and mobile = visible 100; lost 0") {
 		t.Errorf("code %d: %s", code, out)
 	}
 	other := fake.New(t, fake.Lies{}) // knows nothing of that run
@@ -319,6 +321,7 @@ func TestGeneratorsAreHeard(t *testing.T) {
 func TestFindMaxDrawsAnewForEachTry(t *testing.T) {
 	t.Parallel()
 	p := fake.New(t, fake.Lies{})
+	runCommand(t, append([]string{"preload", "--data=" + p.Dir, "--people=1000", "--quiet", "--read-back=-1"}, loose...)...) // a display of nobody holds nothing
 	out, _, code := runCommand(t, append([]string{"find-max", "display", "--data=" + p.Dir, "--rate=50", "--ceiling=50", "--confirm=2", "--probe=1s", "--people=1000", "--draw=5", "--quiet", "-o", "json"}, loose...)...)
 	var found Found
 	if err := json.Unmarshal([]byte(out), &found); err != nil || len(found.Confirmed) != 2 {
@@ -369,6 +372,55 @@ func TestWordsThatAreNotUnderstoodAreRefused(t *testing.T) {
 		var out bytes.Buffer
 		if err := command(t.Context(), &out, &out, append(append([]string{"load"}, args...), "--quiet", "--duration=1s")...); err == nil || exitCode(err) != 70 {
 			t.Errorf("%v: %v", args, err)
+		}
+	}
+}
+
+// panicky panics at the first word.
+type panicky struct {
+	bytes.Buffer
+	done bool
+}
+
+func (w *panicky) Write(p []byte) (int, error) {
+	if !w.done {
+		w.done = true
+		panic("on purpose")
+	}
+	return w.Buffer.Write(p)
+}
+
+// Goal: a panic of the generator is not taken for a broken ledger, whose code
+// Go gives to panics too.
+func TestAPanicIsNoVerdict(t *testing.T) {
+	p := fake.New(t, fake.Lies{})
+	var errs panicky
+	err := command(t.Context(), io.Discard, &errs, "load", "--data="+p.Dir, "--rate=50", "--duration=1s", "--people=100")
+	if exitCode(err) != CouldNotRun || !strings.Contains(errs.String(), "on purpose (a fault of qianma load") {
+		t.Errorf("%v, code %d:\n%s", err, exitCode(err), errs.String())
+	}
+}
+
+// Goal: whoever asked for less than the whole proof is told what is missing.
+func TestWhatWasNotMeasuredIsNamed(t *testing.T) {
+	p := fake.New(t, fake.Lies{})
+	out, _, code := runCommand(t, append(loose, "--data="+p.Dir, "--rate=100", "--duration=1s", "--people=1000", "--quiet", "--watch=-1", "--read-back=-1", "--carriers=unicom")...)
+	if code == report.InvalidRun {
+		t.Skip("this machine is too busy for a valid run")
+	}
+	for _, want := range []string{"not measured: ", "visible at the one carrier there is p99 ms (no test was watched)", "the ledger was not read back"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no word of %q:\n%s", want, out)
+		}
+	}
+}
+
+func TestHelpNamesTheExitCodes(t *testing.T) {
+	for _, args := range [][]string{{"load", "--help"}, {"load", "run", "--help"}, {"load", "find-max", "--help"}} {
+		var out bytes.Buffer
+		_ = command(t.Context(), &out, &out, args...) // whatever it makes of an exit that does not exit
+		if text := strings.Join(strings.Fields(out.String()), " "); !strings.Contains(text, "64 the command line cannot be read; 70 the run could not be made") {
+			t.Errorf("%v:\n%s", args, out.String())
 		}
 	}
 }

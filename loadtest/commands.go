@@ -31,7 +31,8 @@ type FindMaxCommand struct {
 }
 
 // Run searches.
-func (c *FindMaxCommand) Run(ctx context.Context, k *kong.Context) error {
+func (c *FindMaxCommand) Run(ctx context.Context, k *kong.Context) (err error) {
+	defer ending(k.Stderr, &err)
 	if err := c.refuse(); err != nil {
 		return err
 	}
@@ -60,6 +61,9 @@ func (c *FindMaxCommand) Run(ctx context.Context, k *kong.Context) error {
 		}
 		o.Live = view.show
 		res, _, err := Run(ctx, o)
+		if err == nil && ctx.Err() != nil {
+			return nil, ctx.Err() // what was interrupted says nothing of the rate
+		}
 		if err == nil {
 			view.say(fmt.Sprintf("%.0f/s: %s", rate, strings.SplitN(res.Text(false), "\n", 3)[1]))
 		}
@@ -91,10 +95,13 @@ func (c *FindMaxCommand) refuse() error {
 
 func (c *FindMaxCommand) print(k *kong.Context, f Found) error {
 	if c.Output == "json" {
-		return json.NewEncoder(k.Stdout).Encode(f)
+		if err := json.NewEncoder(k.Stdout).Encode(f); err != nil {
+			return err
+		}
+		return f.Verdict()
 	}
-	if f.Rate == 0 {
-		return verdict{report.Missed, fmt.Sprintf("no rate held the objectives; the lowest tried was %.0f/s", f.Lowest)}
+	if f.Code != report.Held {
+		return f.Verdict()
 	}
 	fmt.Fprintf(k.Stdout, "%.0f %s/s held the objectives in %d runs of %s\n", f.Rate, f.Confirmed[0].Unit, len(f.Confirmed), c.Probe)
 	for _, r := range f.Confirmed {
@@ -102,6 +109,20 @@ func (c *FindMaxCommand) print(k *kong.Context, f Found) error {
 			r.AchievedPerS, r.ResponseMS.P99, r.VisibleMS.P99, r.CPUPerOp, r.Lost, r.RepeatedText())
 	}
 	return nil
+}
+
+// Verdict is nil for a search that found a rate, else an error that carries
+// the exit code.
+func (f *Found) Verdict() error {
+	switch f.Code {
+	case report.Held:
+		return nil
+	case report.LedgerBroke:
+		return verdict{f.Code, fmt.Sprintf("the ledger was broken at %.0f/s: the search ended there; its report says which tests", f.Tried[len(f.Tried)-1].Rate)}
+	case report.InvalidRun:
+		return verdict{f.Code, fmt.Sprintf("no rate held the objectives, and at the lowest, %.0f/s, it was the generator that could not keep up: give it more of the machine", f.Lowest)}
+	}
+	return verdict{f.Code, fmt.Sprintf("no rate held the objectives; the lowest tried was %.0f/s", f.Lowest)}
 }
 
 // CompareCommand is `qianma load compare A B`.
@@ -112,7 +133,8 @@ type CompareCommand struct {
 }
 
 // Run compares.
-func (c *CompareCommand) Run(k *kong.Context) error {
+func (c *CompareCommand) Run(k *kong.Context) (err error) {
+	defer ending(k.Stderr, &err)
 	a, err := loadAll(c.A)
 	if err != nil {
 		return err
@@ -153,7 +175,8 @@ type MergeCommand struct {
 }
 
 // Run merges, and reads the joint ledger back.
-func (c *MergeCommand) Run(ctx context.Context, k *kong.Context) error {
+func (c *MergeCommand) Run(ctx context.Context, k *kong.Context) (err error) {
+	defer ending(k.Stderr, &err)
 	res, l, err := mergeParts(c.Parts)
 	if err != nil {
 		return err
@@ -212,7 +235,8 @@ type CheckCommand struct {
 }
 
 // Run reads the ledger back.
-func (c *CheckCommand) Run(ctx context.Context, k *kong.Context) error {
+func (c *CheckCommand) Run(ctx context.Context, k *kong.Context) (err error) {
+	defer ending(k.Stderr, &err)
 	l, err := ledger.Load(c.Ledger)
 	if err != nil {
 		var dir error
@@ -237,8 +261,7 @@ func (c *CheckCommand) Run(ctx context.Context, k *kong.Context) error {
 		}
 		return Outcome(res)
 	}
-	fmt.Fprintf(k.Stdout, "acknowledged %d, read back %d, visible %d%s; lost %d, wrong %d, repeated %s\n",
-		res.Ledger.Acked, res.Ledger.Checked, res.Ledger.Visible, res.HiddenText(), res.Lost, res.Wrong, res.RepeatedText())
+	fmt.Fprintln(k.Stdout, res.Ledger.Text(l.Head.Carriers))
 	for _, f := range res.Ledger.First {
 		fmt.Fprintf(k.Stdout, "  %s: test %d, tube %d, at %s %s\n", f.What, f.Test, f.Tube, f.Carrier, f.Seen)
 	}

@@ -1,6 +1,8 @@
 package loadtest
 
 import (
+	"errors"
+
 	"qianma/loadtest/report"
 )
 
@@ -15,6 +17,7 @@ type Search struct {
 // Found is what a search came to.
 type Found struct {
 	Rate      float64          `json:"rate"`   // 0: none held
+	Code      int              `json:"code"`   // what the search ends with: see Outcome
 	Lowest    float64          `json:"lowest"` // rate that was tried
 	Tried     []Tried          `json:"tried"`
 	Confirmed []*report.Result `json:"confirmed"`
@@ -24,6 +27,7 @@ type Found struct {
 type Tried struct {
 	Rate float64 `json:"rate"`
 	Held bool    `json:"held"`
+	Code int     `json:"code"` // of the run
 	Why  string  `json:"why"`
 }
 
@@ -33,8 +37,43 @@ const most = 40
 // FindMax doubles until a run misses, halves the gap until it is within the
 // tolerance, and then wants that rate confirmed; a rate that does not confirm
 // is lowered. A run that is invalid counts as missed: a rate at which the
-// generator cannot be believed is not one the system was seen to hold.
+// generator cannot be believed is not one the system was seen to hold. A run
+// that breaks the ledger ends the search: no rate is held by a system that lies.
 func FindMax(s Search, try func(rate float64) (*report.Result, error)) (Found, error) {
+	f, err := findMax(s, try)
+	if errors.Is(err, errBroken) {
+		f.Rate, f.Confirmed, err = 0, nil, nil
+	}
+	f.Code = f.outcome()
+	return f, err
+}
+
+// errBroken ends a search from within.
+var errBroken = errors.New("the ledger is broken")
+
+// outcome is the exit code of a search: held when a rate was confirmed, broken
+// when any try broke the ledger. When nothing held, the lowest rate decides
+// between the system, which missed, and the generator, which could not keep up.
+func (f *Found) outcome() int {
+	code, lowest := report.Missed, 0.
+	for _, t := range f.Tried {
+		if t.Code == report.LedgerBroke {
+			return report.LedgerBroke
+		}
+		if lowest == 0 || t.Rate <= lowest {
+			code, lowest = t.Code, t.Rate
+		}
+	}
+	switch {
+	case f.Rate > 0:
+		return report.Held
+	case code == report.InvalidRun:
+		return report.InvalidRun
+	}
+	return report.Missed
+}
+
+func findMax(s Search, try func(rate float64) (*report.Result, error)) (Found, error) {
 	var f Found
 	attempt := func(rate float64) (*report.Result, bool, error) {
 		res, err := try(rate)
@@ -42,9 +81,12 @@ func FindMax(s Search, try func(rate float64) (*report.Result, error)) (Found, e
 			return nil, false, err
 		}
 		held := res.Code() == report.Held
-		f.Tried = append(f.Tried, Tried{rate, held, res.Verdict()})
+		f.Tried = append(f.Tried, Tried{rate, held, res.Code(), res.Verdict()})
 		if f.Lowest == 0 || rate < f.Lowest {
 			f.Lowest = rate
+		}
+		if res.Code() == report.LedgerBroke {
+			return res, false, errBroken
 		}
 		return res, held, nil
 	}
@@ -64,7 +106,8 @@ func FindMax(s Search, try func(rate float64) (*report.Result, error)) (Found, e
 			high = mid
 		}
 	}
-	return f, confirm(s, low, &f, attempt)
+	err = confirm(s, low, &f, attempt)
+	return f, err
 }
 
 // bracket finds a rate that holds and one that does not, a factor of two apart.

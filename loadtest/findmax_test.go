@@ -54,3 +54,56 @@ func TestFindMaxKeepsToItsCeilingAndGivesUp(t *testing.T) {
 		t.Error("an error was swallowed")
 	}
 }
+
+// Goal: a search ends as badly as what it saw. Method: a system of which every
+// try ends as told, or holds below a rate.
+func TestASearchEndsAsBadlyAsWhatItSaw(t *testing.T) {
+	ends := func(codes func(n int, rate float64) int) (Found, int) {
+		n := 0
+		f, err := FindMax(Search{Start: 100, Tolerance: .05, Confirm: 1}, func(rate float64) (*report.Result, error) {
+			n++
+			r := &report.Result{Valid: true, Checks: []report.Check{{Held: true}}}
+			switch codes(n, rate) {
+			case report.Missed:
+				r.Checks[0].Held = false
+			case report.LedgerBroke:
+				r.Lost = 1
+			case report.InvalidRun:
+				r.Valid = false
+			}
+			return r, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f, n
+	}
+	f, n := ends(func(n int, rate float64) int {
+		if n == 2 {
+			return report.LedgerBroke
+		}
+		return report.Held
+	})
+	if f.Code != report.LedgerBroke || n != 2 || f.Rate != 0 || exitCode(f.Verdict()) != 2 {
+		t.Errorf("a broken ledger: code %d after %d tries, rate %v", f.Code, n, f.Rate)
+	}
+	if f, _ := ends(func(_ int, rate float64) int {
+		if rate > 1000 {
+			return report.InvalidRun
+		}
+		return report.Held
+	}); f.Code != report.Held || f.Rate < 900 || f.Verdict() != nil {
+		t.Errorf("held up to where the generator ends: code %d, rate %v", f.Code, f.Rate)
+	}
+	if f, _ := ends(func(int, float64) int { return report.InvalidRun }); f.Code != report.InvalidRun || exitCode(f.Verdict()) != 3 {
+		t.Errorf("the generator never kept up: code %d", f.Code)
+	}
+	if f, _ := ends(func(_ int, rate float64) int {
+		if rate > 10 {
+			return report.InvalidRun
+		}
+		return report.Missed
+	}); f.Code != report.Missed || exitCode(f.Verdict()) != 1 {
+		t.Errorf("missed where the generator did keep up: code %d", f.Code)
+	}
+}

@@ -83,6 +83,9 @@ func lines(v View) []string {
 		if u := s.Units; u.Failed+u.Unknown+u.Dropped > 0 {
 			text += fmt.Sprintf("  failed %d unknown %d dropped %d", u.Failed, u.Unknown, u.Dropped)
 		}
+		if n := retriesOf(s); n > 0 {
+			text += fmt.Sprintf("  tried again %d", n)
+		}
 		if codes := codesOf(s); codes != "" {
 			text += "  " + codes
 		}
@@ -92,6 +95,14 @@ func lines(v View) []string {
 		out = append(out, fmt.Sprintf("visible       p50 %.0f ms  p99 %.0f ms", v.Visible.P50, v.Visible.P99))
 	}
 	return append(out, system(v)...)
+}
+
+func retriesOf(s *drive.Stream) int64 {
+	var n int64
+	for _, t := range s.Kinds {
+		n += t.Retries
+	}
+	return n
 }
 
 func codesOf(s *drive.Stream) string {

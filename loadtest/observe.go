@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"qianma/loadtest/cost"
+	"qianma/loadtest/internal/crash"
 	"qianma/loadtest/province"
 	"qianma/loadtest/report"
 )
@@ -27,6 +28,7 @@ type observer struct {
 
 	mu      sync.Mutex
 	moments []report.Moment
+	known   report.Moment // the newest with lag and breakers, which are not read every second
 	last    []cost.Usage
 	notes   []string
 }
@@ -36,7 +38,10 @@ func observe(meter *cost.Meter, e *province.Endpoints, carriers []string) *obser
 	o := &observer{meter: meter, endpoints: e, carriers: carriers, stop: cancel,
 		http: &http.Client{Timeout: 2 * time.Second}}
 	o.last = meter.Usage()
-	o.wg.Go(func() { o.run(ctx) })
+	o.wg.Go(func() {
+		defer crash.Guard()
+		o.run(ctx)
+	})
 	return o
 }
 
@@ -52,6 +57,9 @@ func (o *observer) run(ctx context.Context) {
 		m := o.moment(ctx, second)
 		o.mu.Lock()
 		o.moments = append(o.moments, m)
+		if o.endpoints != nil && second%2 == 0 {
+			o.known = m
+		}
 		o.mu.Unlock()
 	}
 }
@@ -115,23 +123,88 @@ func (o *observer) marks(ctx context.Context) map[string]map[string]uint64 {
 	out := map[string]map[string]uint64{}
 	for _, c := range o.carriers {
 		for _, base := range o.endpoints.Carriers[c]["nucleic"] {
-			var answer struct {
-				Origins map[string]struct {
-					Seq uint64 `json:"seq"`
-				} `json:"origins"`
-			}
-			if o.get(ctx, base+"/v1/marks", &answer) != nil {
+			seen, err := o.marksOf(ctx, base)
+			if err != nil {
 				continue // the next node knows as much
-			}
-			seen := map[string]uint64{}
-			for origin, m := range answer.Origins {
-				seen[origin] = m.Seq
 			}
 			out[c] = seen
 			break
 		}
 	}
 	return out
+}
+
+// marksOf is how far one process is with each nucleic origin.
+func (o *observer) marksOf(ctx context.Context, base string) (map[string]uint64, error) {
+	var answer struct {
+		Origins map[string]struct {
+			Seq uint64 `json:"seq"`
+		} `json:"origins"`
+	}
+	if err := o.get(ctx, base+"/v1/marks", &answer); err != nil {
+		return nil, err
+	}
+	seen := map[string]uint64{}
+	for origin, m := range answer.Origins {
+		if strings.Contains(origin, "/nucleic/") {
+			seen[origin] = m.Seq
+		}
+	}
+	return seen, nil
+}
+
+// everyMark asks every process of a subsystem; whoever does not answer is not
+// in it. why names a carrier of which nobody answered.
+func (o *observer) everyMark(ctx context.Context, subsystem string) (all []map[string]uint64, why string) {
+	for _, c := range o.carriers {
+		before := len(all)
+		for _, base := range o.endpoints.Carriers[c][subsystem] {
+			if seen, err := o.marksOf(ctx, base); err == nil {
+				all = append(all, seen)
+			}
+		}
+		if len(all) == before {
+			why = "no " + subsystem + " node of " + c + " said what it has committed"
+		}
+	}
+	return all, why
+}
+
+// committed is how many facts all origins hold, as the process says that is
+// furthest with each, or why that is not known.
+func (o *observer) committed(ctx context.Context) (n int64, why string) {
+	all, why := o.everyMark(ctx, "nucleic")
+	for _, seq := range furthest(all) {
+		n += int64(seq)
+	}
+	return n, why
+}
+
+func furthest(all []map[string]uint64) map[string]uint64 {
+	most := map[string]uint64{}
+	for _, origins := range all {
+		for origin, seq := range origins {
+			most[origin] = max(most[origin], seq)
+		}
+	}
+	return most
+}
+
+// level says whether every replica of nucleic and every middle store that
+// answers holds every fact.
+func (o *observer) level(ctx context.Context) bool {
+	all, why := o.everyMark(ctx, "nucleic")
+	stores, _ := o.everyMark(ctx, "middlestore")
+	all = append(all, stores...)
+	most := furthest(all)
+	for _, origins := range all {
+		for origin, seq := range most {
+			if origins[origin] < seq {
+				return false
+			}
+		}
+	}
+	return why == ""
 }
 
 func (o *observer) get(ctx context.Context, url string, into any) error {
@@ -167,28 +240,15 @@ func lag(marks map[string]map[string]uint64, carriers []string) map[string]int64
 	return out
 }
 
-// committed is how many facts all origins hold, each counted where it was born.
-func committed(marks map[string]map[string]uint64) int64 {
-	most := map[string]uint64{}
-	for _, origins := range marks {
-		for origin, seq := range origins {
-			most[origin] = max(most[origin], seq)
-		}
-	}
-	var n int64
-	for _, seq := range most {
-		n += int64(seq)
-	}
-	return n
-}
-
-// seen is the newest moment, and all of them.
+// seen is the newest moment, with lag and breakers as they were last read, and
+// all of them as they were read.
 func (o *observer) seen() (newest report.Moment, all []report.Moment) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if n := len(o.moments); n > 0 {
 		newest = o.moments[n-1]
 	}
+	newest.Lag, newest.Breakers = o.known.Lag, o.known.Breakers
 	return newest, o.moments
 }
 

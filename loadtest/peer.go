@@ -34,7 +34,7 @@ func (r *Reach) peer(*Shape) (System, func(), error) {
 		return System{}, nil, fmt.Errorf("%s: %w", r.Target, errors.Join(err, r.sweep(dir)))
 	}
 	s := System{Name: p.Name, Carriers: p.Places, Processes: p.Processes, Settings: p.Settings}
-	workers := 2 * cmp.Or(r.Connections, peerConnections*runtime.NumCPU())
+	workers := cmp.Or(r.PeerWorkers, 2*r.Connections, peerWorkers(r.Target))
 	s.Settings["workers"] = workers
 	s.Open = func(string) (drive.Target, error) {
 		t, err := peers.NewTarget(p, workers, r.Timeout)
@@ -46,10 +46,19 @@ func (r *Reach) peer(*Shape) (System, func(), error) {
 	return s, func() { _ = errors.Join(p.Close(), r.sweep(dir)) }, nil
 }
 
-// peerConnections is for each processor, as PostgreSQL's users advise and as it
-// was fastest here: 12 on two processors did 20,000 tests a second in batches at
-// a p99 of 73 ms, 64 did 6,000 at one of 1.4 s.
-const peerConnections = 6
+// peerWorkers is how many operations a peer is given at a time. PostgreSQL has a
+// process for each connection, and is fastest with few: six for each processor
+// and place, as its users advise; on two processors that did 20,000 tests a
+// second in batches at a p99 of 73 ms, and 64 a place 6,000 at one of 1.4 s. etcd
+// and JetStream gather what is in flight into one write to the log, and a few
+// connections carry any number of requests: they get many.
+func peerWorkers(target string) int {
+	const perProcessor, places, many = 6, 2, 256
+	if target == "postgres" {
+		return perProcessor * places * runtime.NumCPU()
+	}
+	return many
+}
 
 // sweep removes a peer's data unless somebody chose where it is.
 func (r *Reach) sweep(dir string) error {

@@ -29,7 +29,8 @@ type PhonesCommand struct {
 }
 
 // Run prints a URL on each line; the display nodes take turns.
-func (c *PhonesCommand) Run(k *kong.Context) error {
+func (c *PhonesCommand) Run(k *kong.Context) (err error) {
+	defer ending(k.Stderr, &err)
 	from := cmp.Or(c.Endpoints, c.Data)
 	e, err := province.LoadEndpoints(from)
 	if err != nil {

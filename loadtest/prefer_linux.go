@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	"qianma/loadtest/internal/crash"
 )
 
 const (
@@ -17,9 +19,13 @@ const (
 
 // prefer puts this process before the system it shares the processors with, as
 // far as it may, and says how and how to undo it. It stands for the machine of
-// its own that a generator should have: it takes no more time than it would,
-// only sooner, so it can make the figures worse and not better. Without it a
-// busy machine makes arrivals late and the run invalid. All threads are put
+// its own that a generator should have. It flatters: an answer that has come is
+// taken up at once, where a generator with no priority would leave it lying in
+// the socket while the system works, so response times measured this way are
+// shorter on a busy machine, and the same system on a machine of its own is what
+// they come near to. In return the system gets what processor time is left, so
+// what it can do at most is not flattered. Without it a busy machine makes
+// arrivals late and the run invalid. All threads are put
 // first, not the driver's alone: the collector stops it from another one, and
 // when that one has to wait for its turn, the driver does.
 func prefer() (how string, restore func()) {
@@ -31,6 +37,7 @@ func prefer() (how string, restore func()) {
 	}
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
+		defer crash.Guard()
 		defer close(stopped)
 		tick := time.NewTicker(again)
 		defer tick.Stop()

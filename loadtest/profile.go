@@ -10,6 +10,8 @@ import (
 	"runtime/pprof"
 	"sync"
 	"time"
+
+	"qianma/loadtest/internal/crash"
 )
 
 // profileProcesses takes a CPU profile of every process of the province, and
@@ -27,7 +29,10 @@ func (c *RunCommand) profileProcesses(ctx context.Context, s System) func() {
 	wait, length := c.Duration/4, max(time.Second, min(c.Duration/2, 30*time.Second))
 	var wg sync.WaitGroup
 	if c.Generators <= 1 {
-		wg.Go(func() { profileSelf(ctx, filepath.Join(dir, "generator.pb.gz"), wait, length) })
+		wg.Go(func() {
+			defer crash.Guard()
+			profileSelf(ctx, filepath.Join(dir, "generator.pb.gz"), wait, length)
+		})
 	}
 	if c.Unmetered {
 		return wg.Wait
@@ -37,7 +42,10 @@ func (c *RunCommand) profileProcesses(ctx context.Context, s System) func() {
 			for i, base := range bases {
 				path := filepath.Join(dir, fmt.Sprintf("%s-%s-%d.pb.gz", carrier, subsystem, i+1))
 				url := fmt.Sprintf("%s/debug/pprof/profile?seconds=%d", base, int(length.Seconds()))
-				wg.Go(func() { fetchProfile(ctx, url, path, wait, length+30*time.Second) })
+				wg.Go(func() {
+					defer crash.Guard()
+					fetchProfile(ctx, url, path, wait, length+30*time.Second)
+				})
 			}
 		}
 	}

@@ -50,6 +50,7 @@ type Options struct {
 	Start      time.Time         // common start of several generators; zero: now
 	TubeBase   uint64            // common to several generators; 0: from Start
 	Unmetered  bool              // somebody else meters the system
+	Shared     bool              // others write to the system too: its facts and what it still owes say nothing of this run
 	Live       func(View)        // called once a second, may be nil
 	Say        func(text string) // a line about what happens now, may be nil
 }
@@ -155,16 +156,30 @@ func (r *run) load(ctx context.Context) (*report.Result, error) {
 	}
 	r.watch = observe(meter, r.o.System.Endpoints, r.o.System.Carriers)
 	defer r.watch.Close()
-	before := r.committed(ctx)
+	books := r.openBooks(ctx)
 	if err := r.drive(ctx); err != nil {
 		return nil, err
 	}
-	after := r.committed(context.WithoutCancel(ctx))
 	r.watch.Close()
 	if err := meter.Sample(); err != nil {
 		return nil, err
 	}
-	return r.result(meter, after-before), nil
+	b := bill{roles: meter.Usage(), busy: meter.Machine().Seconds(), settledS: -1}
+	if books != nil && !r.halted {
+		if b.settledS, err = settle(ctx, r.watch, meter); err != nil {
+			return nil, err
+		}
+		b.settled = meter.Usage()
+	}
+	b.facts = books.close(context.WithoutCancel(ctx), r)
+	return r.result(b), nil
+}
+
+// bill is what a run cost, and what it left behind.
+type bill struct {
+	roles, settled []cost.Usage
+	busy, settledS float64
+	facts          *report.Facts
 }
 
 // drive runs the driver on a thread of its own. The whole process gets a better
@@ -199,13 +214,6 @@ func (r *run) tick(second int) {
 	}
 }
 
-func (r *run) committed(ctx context.Context) int64 {
-	if r.o.System.Endpoints == nil {
-		return 0
-	}
-	return committed(r.watch.marks(ctx))
-}
-
 func (r *run) source() cost.Source {
 	if r.o.Unmetered {
 		return cost.With(nil, cost.Self())
@@ -213,10 +221,10 @@ func (r *run) source() cost.Source {
 	return cost.With(r.o.System.Processes, cost.Self())
 }
 
-func (r *run) result(meter *cost.Meter, facts int64) *report.Result {
+func (r *run) result(b bill) *report.Result {
 	o := r.o
 	_, moments := r.watch.seen()
-	took := max(r.profile.Main.Plan.Duration(), r.driver.Ended()-inFlight)
+	took := max(r.profile.Main.Plan.Duration(), r.driver.Ended())
 	if o.Drive.Closed > 0 {
 		took = r.driver.Ended() // there is no plan to be held to
 	}
@@ -224,7 +232,7 @@ func (r *run) result(meter *cost.Meter, facts int64) *report.Result {
 		Profile: o.Profile, Target: o.System.Name, Start: r.start, Carriers: o.System.Carriers,
 		DurationS: took.Seconds(), Closed: o.Drive.Closed > 0, WarmS: o.Warm.Seconds(), Settings: r.settings(),
 		Machine: r.machine, Commit: report.Commit(), Parts: 1,
-		Roles: meter.Usage(), BusyCPU: meter.Machine().Seconds(), Seconds: moments,
+		Roles: b.roles, Settled: b.settled, SettledS: b.settledS, BusyCPU: b.busy, Facts: b.facts, Seconds: moments,
 		Visible: r.profile.Visible, Unseen: r.profile.Unseen,
 		Late: r.driver.Pace.Late, Lag: r.driver.Pace.Lag,
 		Notes: append(append([]string{}, o.System.Notes...), r.watch.notes...),
@@ -235,9 +243,6 @@ func (r *run) result(meter *cost.Meter, facts int64) *report.Result {
 			sum.OfferedPerS = sum.AchievedPerS // the answers set the pace: nothing else was offered
 		}
 		res.Streams = append(res.Streams, sum)
-	}
-	if o.System.Endpoints != nil && r.profile.Ledger != nil {
-		res.Facts = &report.Facts{Acknowledged: acknowledged(r.profile.Main), Committed: facts}
 	}
 	if o.Profile == "surge" {
 		res.Surge = r.surge()
@@ -264,20 +269,6 @@ func outside(res *report.Result) string {
 		return ""
 	}
 	return fmt.Sprintf("%.0f%% of the machine's processor time went to processes that are no part of this run", 100*rest/whole)
-}
-
-// inFlight is how long after the last arrival its answers may come without the
-// rate being spread over that time too: a system that keeps up has always
-// something in flight, and a backlog takes longer.
-const inFlight = 500 * time.Millisecond
-
-// acknowledged is how many facts the answers said were taken.
-func acknowledged(s *drive.Stream) int64 {
-	var n int64
-	for _, t := range s.Kinds {
-		n += t.Rows
-	}
-	return n
 }
 
 // invalidShare is how many arrivals in a hundred the generator may take up

@@ -3,12 +3,14 @@ package loadtest
 import (
 	"context"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"qianma/cluster/identity"
+	"qianma/loadtest/cost"
 	"qianma/loadtest/drive"
 	"qianma/loadtest/internal/fake"
 	"qianma/loadtest/ledger"
@@ -126,8 +128,68 @@ func TestEveryRepeatedWriteIsFound(t *testing.T) {
 		t.Fatalf("the province repeated %d; the test carried too little", want)
 	}
 	// Each is seen at both carriers, and is one.
-	if res.Repeated != want || res.Lost != 0 || !res.RepeatedChecked {
-		t.Errorf("found repeated %d, lost %d; the province repeated %d", res.Repeated, res.Lost, want)
+	if res.Repeated != want || res.Lost != 0 || !res.RepeatedChecked || res.Facts.Excess() != want {
+		t.Errorf("found repeated %d, lost %d, %+v; the province repeated %d", res.Repeated, res.Lost, res.Facts, want)
+	}
+}
+
+// Goal: what was committed and never sent breaks the ledger where no tube shows
+// it, and only where it can be known.
+func TestFactsThatNobodySentBreakTheLedger(t *testing.T) {
+	t.Parallel()
+	p := fake.New(t, fake.Lies{DoubleEvery: 20})
+	res := load(t, options(t, p, "scan", 300, 2*time.Second))
+	if res.Facts.Excess() < 5 || res.Repeated+res.Lost+res.Wrong > 0 || res.Code() != report.LedgerBroke {
+		t.Errorf("facts %+v, repeated %d, code %d; want them broken by the facts alone", res.Facts, res.Repeated, res.Code())
+	}
+	if text := res.Text(false); !strings.Contains(text, "that nobody sent") {
+		t.Errorf("the text does not say why:\n%s", text)
+	}
+	o := options(t, p, "scan", 300, 2*time.Second)
+	o.Shared, o.Settings.Seed = true, 8
+	if res := load(t, o); res.Facts.Excess() > 0 || !strings.Contains(res.Text(false), "not measured: others write to the province too") {
+		t.Errorf("a shared province: %+v\n%s", res.Facts, res.Text(false))
+	}
+	busy := fake.New(t, fake.Lies{Others: true})
+	if res := load(t, options(t, busy, "scan", 300, time.Second)); res.Facts.Unmeasured == "" || res.Code() == report.LedgerBroke {
+		t.Errorf("facts moved before the run: %+v, code %d", res.Facts, res.Code())
+	}
+}
+
+// Goal: what the system still owed at the last answer is on a second bill, which
+// is drawn up when every replica holds every fact.
+func TestWhatIsStillOwedIsBilledToo(t *testing.T) {
+	t.Parallel()
+	const owed = time.Second
+	o := options(t, fake.New(t, fake.Lies{Owe: owed}), "scan", 300, time.Second)
+	o.System.Processes = func() ([]cost.Process, error) {
+		return []cost.Process{{Name: "x", Role: "nucleic", PID: os.Getppid()}}, nil
+	}
+	res := load(t, o)
+	if res.SettledS < owed.Seconds()/2 || len(res.Settled) != 2 || res.CPUPerOpSettled < res.CPUPerOp || res.CPUPerOp <= 0 {
+		t.Errorf("settled after %v s, %v; CPU %v, settled %v", res.SettledS, res.Settled, res.CPUPerOp, res.CPUPerOpSettled)
+	}
+	if res.Facts.Committed != res.Facts.Acknowledged {
+		t.Errorf("facts %+v", res.Facts)
+	}
+}
+
+// Goal: a display run over nobody is no success, and what is old is said.
+func TestDisplaysThatShowNobodyMiss(t *testing.T) {
+	t.Parallel()
+	p := fake.New(t, fake.Lies{Stale: true})
+	o := options(t, p, "display", 200, time.Second)
+	o.Settings.People = population.New(7, 200)
+	o.Objectives = report.Objectives{Failures: -1}
+	if res := load(t, o); res.Valid && (res.Code() != report.Missed || res.FoundShare != 0 || res.StaleShare != 1) {
+		t.Errorf("code %d, found %v, stale %v: %s", res.Code(), res.FoundShare, res.StaleShare, res.Text(false))
+	}
+	fill := options(t, p, "preload", 2000, time.Second)
+	fill.Settings.People, fill.Settings.Watches, fill.Batch = o.Settings.People, -1, 50
+	load(t, fill)
+	res := load(t, o)
+	if res.FoundShare < .9 || res.Valid && res.Code() != report.Held {
+		t.Errorf("code %d, found %v after loading: %s", res.Code(), res.FoundShare, res.Text(false))
 	}
 }
 
@@ -269,6 +331,9 @@ func TestRefusalsOfASurgeAreCountedAndTimed(t *testing.T) {
 	if s == nil || s.RefusalMS.Count == 0 || s.WithoutHint != s.RefusalMS.Count || res.Failed == 0 || s.GoodputPerS == 0 {
 		t.Fatalf("%+v, failed %d", s, res.Failed)
 	}
+	if s.DisplayUnserved != 0 || s.BindingUnserved != s.BindingRefused {
+		t.Errorf("%d displays and %d bindings were never served, %d bindings refused: nothing else went wrong here", s.DisplayUnserved, s.BindingUnserved, s.BindingRefused)
+	}
 	if s.BindingRefused == 0 || s.DisplayRefused != 0 {
 		t.Errorf("of the refused, %d were bindings and %d displays; only writes are refused here", s.BindingRefused, s.DisplayRefused)
 	}
@@ -298,6 +363,11 @@ func TestClosedSaysSo(t *testing.T) {
 	o := options(t, p, "display", 1000, time.Second)
 	o.Drive.Closed = 8
 	res := load(t, o)
+	o.Objectives = report.Usual("display")
+	res.Judge(o.Objectives)
+	if len(res.NotMeasured) != 1 || !strings.Contains(res.NotMeasured[0], "closed") {
+		t.Errorf("not measured %v: a closed run has no latency to judge", res.NotMeasured)
+	}
 	if !res.Closed || !res.Valid || res.Acked == 0 || !strings.Contains(res.Text(false), "closed:") {
 		t.Errorf("closed %v, valid %v, acked %d: %s", res.Closed, res.Valid, res.Acked, res.Text(false))
 	}
@@ -338,6 +408,9 @@ func TestAnAnswerLostForGoodIsUnknown(t *testing.T) {
 		u := res.Main().Units
 		if u.Unknown < 10 || u.Failed > 0 || u.Acked == 0 {
 			t.Errorf("%s: %+v", profile, u)
+		}
+		if f := res.Facts; f.Committed <= f.Acknowledged || f.Excess() > 0 {
+			t.Errorf("%s: facts %+v: what is unknown may be there", profile, f)
 		}
 		if l := res.Ledger; l.Broken() || l.Acked != u.Acked || l.Visible != l.Acked {
 			t.Errorf("%s: %+v", profile, l)

@@ -10,12 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"qianma/loadtest/cost"
+	"qianma/loadtest/internal/crash"
 	"qianma/loadtest/population"
 	"qianma/loadtest/report"
 )
@@ -79,6 +81,11 @@ func (c *RunCommand) spread(ctx context.Context, o Options) (*report.Result, err
 	}
 	machine := report.ThisMachine(c.Out)
 	watch := observe(meter, o.System.Endpoints, o.System.Carriers)
+	defer watch.Close()
+	var ours *books
+	if o.System.Endpoints != nil && !o.Shared {
+		ours = openBooks(ctx, watch)
+	}
 	start := time.Now().Add(2 * time.Second)
 	c.Draw = cmp.Or(c.Draw, newDraw(c.Seed, uint64(start.UnixMicro())))
 	o.Say(fmt.Sprintf("%d generators begin at %s; each says every %d s how it goes", c.Generators, start.UTC().Format("15:04:05"), every))
@@ -95,8 +102,17 @@ func (c *RunCommand) spread(ctx context.Context, o Options) (*report.Result, err
 		return nil, err
 	}
 	res.Machine, res.BusyCPU = machine, meter.Machine().Seconds()
-	res.Roles = append(res.Roles, meter.Usage()...)
+	generators := res.Roles
+	res.Roles = append(slices.Clone(generators), meter.Usage()...)
 	_, res.Seconds = watch.seen()
+	res.Settled, res.SettledS = nil, -1
+	if ours != nil && l != nil {
+		if res.SettledS, err = settle(ctx, watch, meter); err != nil {
+			return nil, err
+		}
+		res.Settled = append(generators, meter.Usage()...)
+		ours.read(ctx, res.Facts)
+	}
 	if l != nil {
 		if err := l.Save(filepath.Join(c.Out, "ledger")); err != nil {
 			return nil, err
@@ -128,7 +144,10 @@ func (c *RunCommand) children(ctx context.Context, self string, start time.Time,
 			"--part="+strconv.Itoa(i), "--parts="+strconv.Itoa(c.Generators), "--output=json",
 			"--start-at="+strconv.FormatInt(start.UnixMilli(), 10), "--tube-base="+itoa(population.TubeBase(start)))
 		said := &relay{one: &one, say: say, name: "generator " + strconv.Itoa(i+1)}
-		wg.Go(func() { errs[i] = generate(ctx, self, args, said) })
+		wg.Go(func() {
+			defer crash.Guard()
+			errs[i] = generate(ctx, self, args, said)
+		})
 	}
 	wg.Wait()
 	return dirs, errors.Join(errs...)
@@ -221,6 +240,7 @@ func (c *RunCommand) again() []string {
 		add("endpoints", c.Endpoints)
 	}
 	add("connections", strconv.Itoa(c.Connections))
+	flag("shared", c.Shared)
 	flag("spread", c.Spread)
 	add("gather", c.Gather.String())
 	add("timeout", c.Timeout.String())

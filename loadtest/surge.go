@@ -24,15 +24,29 @@ func (r *run) surge() *report.Surge {
 			switch drive.Kind(k) {
 			case drive.Display:
 				out.DisplayRefused += t.Refused
-			case drive.Register, drive.RegisterBatch:
+			case drive.Register:
 				out.BindingRefused += t.Refused
 			}
+		}
+		switch s.Name {
+		case "displays":
+			out.DisplayUnserved = unserved(s, drive.Display)
+		case "tests":
+			out.BindingUnserved = unserved(s, drive.Register)
 		}
 	}
 	out.RefusalMS = refusal.Summary()
 	out.GoodputPerS = mean(r.profile.Main.Series, c.Hold, c.Fall)
 	out.RecoveryS = recovery(r.driver.Streams(), c.Fall, c.End)
 	return out
+}
+
+// unserved is how many of a stream's arrivals were never answered well in the
+// crowd's patience, whatever became of them: refused, lost, timed out, or given
+// up by the generator before they were sent.
+func unserved(s *drive.Stream, arrival drive.Kind) int64 {
+	t := s.Kinds[arrival]
+	return s.Units.Asked - (t.OK - t.Overdue)
 }
 
 // mean is what was done a second between two offsets.
@@ -65,9 +79,16 @@ func recovery(streams []*drive.Stream, fall, end time.Duration) float64 {
 	return max(0, (time.Duration(calmFrom)*time.Second - fall).Seconds())
 }
 
+// served is how much of what a second asks for must be answered in it: without
+// it a second in which nothing is answered at all would be a calm one.
+const served = .9
+
 func allCalm(streams []*drive.Stream, at int) bool {
 	for _, s := range streams {
-		if at >= len(s.Series) || s.Series[at].Failed > 0 || s.Series[at].P99 > calm {
+		if at >= len(s.Series) {
+			return false
+		}
+		if sec := s.Series[at]; sec.Failed > 0 || sec.P99 > calm || sec.Served < served*sec.Asked {
 			return false
 		}
 	}

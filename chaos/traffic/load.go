@@ -105,7 +105,8 @@ func (o *Options) settings(system loadtest.System, people *population.People) lo
 	if s.Batch > 0 {
 		s.Profile = "batch"
 	}
-	out := loadtest.Options{Settings: s, System: system, Out: o.Out, Settle: o.Settle, Rest: o.Rest}
+	out := loadtest.Options{Settings: s, System: system, Out: o.Out, Settle: o.Settle, Rest: o.Rest,
+		Shared: true} // a drill writes beside its load
 	if o.Surge {
 		out.ReadBack, out.Watches, out.Unmetered, out.Out = -1, -1, true, ""
 		out.Drive.Tries = 1 // a refusal is an answer

@@ -69,17 +69,25 @@ type Stream struct {
 	Arrive func(at time.Duration)
 
 	Units   Units
+	InTime  int64 // units acknowledged within Grace of the end of the plan
 	Kinds   [kinds]*Tally
 	Series  []Second
 	next    time.Duration
 	over    bool
-	window  *hist.Hist
+	timed   bool              // InTime is known
+	windows [kinds]*hist.Hist // of this second; nil: nothing of that kind yet
+	served  int64
 	last    Units
 	failed  int64
 	refused int64
 }
 
 func (s *Stream) weight() int64 { return int64(max(1, s.Weight)) }
+
+// Grace is how long after the end of its plan a stream's answers still come in
+// time: a system that keeps up has something in flight when the last arrival
+// comes, and one that does not has more.
+const Grace = 500 * time.Millisecond
 
 // Driver runs streams against a target. Make one with New.
 type Driver struct {
@@ -107,7 +115,6 @@ func (d *Driver) Add(s *Stream) {
 	for k := range s.Kinds {
 		s.Kinds[k] = NewTally()
 	}
-	s.window = hist.New()
 	d.streams = append(d.streams, s)
 }
 
@@ -167,10 +174,13 @@ func (d *Driver) Run(ctx context.Context, start time.Time, flush func() bool) er
 		}
 		due := d.wake.run(now)
 		d.tick(now)
+		d.clock(now)
 		if !arriving && d.open == 0 && len(d.wake) == 0 && !flush() && d.open == 0 {
+			d.clock(1 << 62)
 			return nil
 		}
 		if !arriving && now > drainUntil {
+			d.clock(1 << 62)
 			return d.abandon()
 		}
 		wait := 50 * time.Millisecond
@@ -206,6 +216,15 @@ func (d *Driver) arrivals(now time.Duration) (next time.Duration, more bool) {
 		}
 	}
 	return next, more
+}
+
+// clock takes down what of each stream came in time.
+func (d *Driver) clock(now time.Duration) {
+	for _, s := range d.streams {
+		if !s.timed && now > s.Plan.Duration()+Grace {
+			s.timed, s.InTime = true, s.Units.Acked
+		}
+	}
 }
 
 // fewest operations may be open however many units each of them is.
@@ -296,6 +315,9 @@ func (d *Driver) finished(op *Op) {
 		op.stream.Kinds[op.Kind].tried(op)
 	}
 	op.perhaps = op.perhaps || op.Outcome == Unknown
+	if op.Outcome == Unknown || op.Outcome == OK {
+		op.reached |= 1 << op.Carrier
+	}
 	if wait, again := d.again(op); again {
 		d.After(wait, func() { d.try(op) })
 		return
@@ -315,9 +337,9 @@ func (d *Driver) count(op *Op) {
 		return
 	}
 	d.ended = max(d.ended, op.Ended)
-	s.Kinds[op.Kind].ended(op, op.Intended >= d.cfg.Warm)
+	s.Kinds[op.Kind].ended(op, op.Intended >= d.cfg.Warm, d.cfg.Patience)
 	if op.Outcome == OK {
-		s.window.Record(op.Ended - op.Intended)
+		s.answered(op)
 		return
 	}
 	s.failed++
@@ -386,6 +408,29 @@ func (d *Driver) tick(now time.Duration) {
 	}
 }
 
+// answered takes down for its second an operation that went well.
+func (s *Stream) answered(op *Op) {
+	if s.windows[op.Kind] == nil {
+		s.windows[op.Kind] = hist.New()
+	}
+	s.windows[op.Kind].RecordN(op.Ended-op.Intended, op.rows())
+	if op.Kind != Report && op.Kind != ReportBatch { // those follow from what arrived
+		s.served += op.rows() - int64(len(op.Row))
+	}
+}
+
+// slowest is a percentile of the kind of which it is worst: results are few,
+// and registrations must not be judged with theirs among them.
+func (s *Stream) slowest(q float64) float64 {
+	var most time.Duration
+	for _, w := range s.windows {
+		if w != nil {
+			most = max(most, w.Quantile(q))
+		}
+	}
+	return hist.Millis(most)
+}
+
 func (s *Stream) second(at, open int) Second {
 	u := s.Units
 	out := Second{
@@ -394,13 +439,18 @@ func (s *Stream) second(at, open int) Second {
 		Done:    float64(u.Acked - s.last.Acked),
 		Failed:  float64(s.failed),
 		Refused: s.refused,
-		P50:     hist.Millis(s.window.Quantile(.5)),
-		P99:     hist.Millis(s.window.Quantile(.99)),
-		Max:     hist.Millis(s.window.Max()),
+		P50:     s.slowest(.5),
+		P99:     s.slowest(.99),
+		Max:     s.slowest(1),
 		Open:    open,
+		Served:  float64(s.served),
 	}
-	s.last, s.failed, s.refused = u, 0, 0
-	s.window.Reset()
+	s.last, s.failed, s.refused, s.served = u, 0, 0, 0
+	for _, w := range s.windows {
+		if w != nil && w.Count() > 0 {
+			w.Reset()
+		}
+	}
 	return out
 }
 

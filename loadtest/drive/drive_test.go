@@ -12,6 +12,7 @@ import (
 type script struct {
 	outcomes []Outcome // of the tries, in order; the last one repeats
 	never    bool
+	late     time.Duration // above 0: what is open ends well then
 	tries    []try
 	open     []*Op
 	ready    []*Op
@@ -35,7 +36,7 @@ func (s *script) Start(op *Op) {
 		op.First = now
 	}
 	op.Tried, op.Ended = now, now
-	if s.never && !s.closed {
+	if (s.never || s.late > 0) && !s.closed {
 		s.open = append(s.open, op)
 		return
 	}
@@ -52,6 +53,12 @@ func (s *script) Poll(wait time.Duration, done func(*Op)) error {
 	s.done = done
 	if len(s.ready) == 0 {
 		<-time.After(min(wait, time.Millisecond)) // what a real target's poll does
+	}
+	if s.late > 0 && time.Since(s.start) > s.late {
+		for _, op := range s.open {
+			op.Ended = time.Since(s.start)
+		}
+		s.ready, s.open = append(s.ready, s.open...), nil
 	}
 	for len(s.ready) > 0 {
 		op := s.ready[0]
@@ -217,5 +224,103 @@ func TestTheWarmUpIsInNoPercentile(t *testing.T) {
 	k := st.Kinds[Register]
 	if k.OK != 50 || late == 0 || late == 50 || k.Response.Count() != late || k.Service.Count() != late {
 		t.Errorf("%d done, %d after warming up; in the percentiles are %d and %d", k.OK, late, k.Response.Count(), k.Service.Count())
+	}
+}
+
+// Goal: what may be there beyond what was acknowledged is excused, row by row,
+// and nothing else is: a carrier that keeps a thing twice under one key is not.
+func TestOnlyWhatMayBeThereTwiceIsExcused(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		outcomes []Outcome
+		want     int64
+	}{
+		{"done at once", []Outcome{OK}, 0},
+		{"lost, then known at the same carrier", []Outcome{Unknown, OK}, 0},
+		{"lost at one, known at the other", []Outcome{Unknown, Unknown, Unknown, OK}, 1},
+		{"never reached one, known at the other", []Outcome{NotSent, NotSent, NotSent, OK}, 0},
+		{"refused at one, known at the other", []Outcome{Refused, Refused, Refused, OK}, 0},
+		{"lost at one", []Outcome{Unknown, Rejected}, 1},
+		{"lost at both", []Outcome{Unknown}, 2},
+		{"rejected", []Outcome{Rejected}, 0},
+	} {
+		_, st, _ := one(t, Config{Tries: 5, Backoff: time.Millisecond, KeepRefused: true}, &script{outcomes: c.outcomes})
+		if got := st.Kinds[Register].Excused; got != c.want {
+			t.Errorf("%s: %d rows excused, want %d", c.name, got, c.want)
+		}
+	}
+	kept := &Op{Kind: RegisterBatch, Samples: make([]Sample, 3), reached: 1, Row: []RowFault{{Row: 1, Kept: true}, {Row: 2}}}
+	if got := excused(kept); got != 1 {
+		t.Errorf("a row kept as a conflict: %d excused, want 1", got)
+	}
+	if got := excused(&Op{Kind: Register, Outcome: Rejected, Code: KeptConflict}); got != 1 {
+		t.Errorf("a single row kept as a conflict: %d excused, want 1", got)
+	}
+	if got := excused(&Op{Kind: Display, Outcome: Unknown, reached: 1}); got != 0 {
+		t.Errorf("a display: %d excused, want 0", got)
+	}
+}
+
+// Goal: a request of many rows weighs as much as they would, in every
+// percentile; and results do not dilute what each second says of registrations.
+func TestRequestsWeighWhatTheyCarry(t *testing.T) {
+	d := New(Config{}, &script{outcomes: []Outcome{OK}})
+	st := &Stream{Name: "x", Plan: schedule.Constant(1, time.Second)}
+	d.Add(st)
+	end := func(k Kind, rows int, took time.Duration) {
+		op := &Op{Kind: k, stream: st, Samples: make([]Sample, rows), Ended: took}
+		d.count(op)
+	}
+	end(RegisterBatch, 500, 90*time.Millisecond)
+	for range 100 {
+		end(ReportBatch, 1, time.Millisecond)
+	}
+	k := st.Kinds[RegisterBatch]
+	if k.Response.Count() != 500 || k.Service.Count() != 500 || k.OK != 1 {
+		t.Errorf("%d responses, %d services of %d request; want 500 each", k.Response.Count(), k.Service.Count(), k.OK)
+	}
+	sec := st.second(0, 0)
+	if sec.P50 < 80 || sec.Served != 500 {
+		t.Errorf("in that second p50 %v ms, served %v; want the registrations' 90 ms, 500", sec.P50, sec.Served)
+	}
+	if sec = st.second(1, 0); sec.P99 != 0 || sec.Served != 0 {
+		t.Errorf("the next second begins with %+v", sec)
+	}
+}
+
+// Goal: an answer that comes after whoever asked has gone is told from the rest.
+func TestAnAnswerAfterItsClientsPatienceIsOverdue(t *testing.T) {
+	d := New(Config{Patience: 100 * time.Millisecond}, &script{outcomes: []Outcome{OK}})
+	st := &Stream{Name: "x", Plan: schedule.Constant(1, time.Second)}
+	d.Add(st)
+	for _, took := range []time.Duration{time.Millisecond, 99 * time.Millisecond, 101 * time.Millisecond} {
+		d.count(&Op{Kind: Display, stream: st, Ended: took, View: View{Found: true, Stale: took < 2*time.Millisecond}})
+	}
+	if k := st.Kinds[Display]; k.OK != 3 || k.Overdue != 1 || k.Found != 3 || k.Stale != 1 {
+		t.Errorf("of %d one late and one stale: %d late, %d found, %d stale", k.OK, k.Overdue, k.Found, k.Stale)
+	}
+}
+
+// Goal: what is acknowledged long after the last arrival does not count as in
+// time. Method: answers at once, and answers after the grace.
+func TestWhatIsAcknowledgedLateIsNotInTime(t *testing.T) {
+	for _, late := range []time.Duration{0, Grace + 200*time.Millisecond} {
+		d := New(Config{}, &script{outcomes: []Outcome{OK}, late: late})
+		st := &Stream{Name: "x", Plan: schedule.Constant(100, 50*time.Millisecond)}
+		st.Times = schedule.Even(st.Plan)
+		st.Arrive = func(at time.Duration) {
+			d.Go(st, d.Op(Display, 0), at, func(op *Op) { st.Units.Acked++ })
+		}
+		d.Add(st)
+		if err := d.Run(context.Background(), time.Now(), func() bool { return false }); err != nil {
+			t.Fatal(err)
+		}
+		want := int64(5)
+		if late > 0 {
+			want = 0
+		}
+		if st.Units.Acked != 5 || st.InTime != want {
+			t.Errorf("late %v: %d acknowledged, %d in time; want 5 and %d", late, st.Units.Acked, st.InTime, want)
+		}
 	}
 }

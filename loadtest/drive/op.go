@@ -93,7 +93,7 @@ type Op struct {
 	Tries    int
 
 	Outcome    Outcome
-	Code       string        // why not OK
+	Code       string        // why not OK; KeptConflict if the row was kept all the same
 	RetryAfter time.Duration // -1: the answer did not say
 	Sent       bool          // this try may have reached the system
 	Row        []RowFault    // rows of a batch that were not taken
@@ -104,15 +104,23 @@ type Op struct {
 	Body    []byte
 	stream  *Stream
 	done    func(*Op)
-	perhaps bool // some try may have been done
-	quiet   bool // counted by nobody but its own done
+	perhaps bool   // some try may have been done
+	reached uint64 // carriers, as bits, where some try was or may have been done
+	quiet   bool   // counted by nobody but its own done
 }
 
 // RowFault is one row of a batch that was not taken.
 type RowFault struct {
 	Row  int    `json:"row"`
 	Code string `json:"code"`
+	Kept bool   `json:"kept,omitempty"` // as a conflict: it is a fact, and no acknowledgement
 }
+
+// KeptConflict is the code of a single row that was kept as a conflict.
+const KeptConflict = "conflict"
+
+// rows is how many rows the operation writes, or 1: what it weighs.
+func (o *Op) rows() int64 { return int64(max(1, len(o.Samples), len(o.Results))) }
 
 // reset makes the op new but keeps its buffers.
 func (o *Op) reset() {

@@ -1,13 +1,15 @@
 package drive
 
 import (
+	"math/bits"
 	"time"
 
 	"qianma/loadtest/hist"
 )
 
 // Tally counts the operations of one kind in one stream. Response is from the
-// intended start, Service from when the first byte was handed over.
+// intended start, Service from when the first byte was handed over; both count
+// rows, so that a request of 500 weighs as much as 500 requests.
 type Tally struct {
 	Started  int64            `json:"started"`
 	OK       int64            `json:"ok"`
@@ -24,6 +26,10 @@ type Tally struct {
 	Service  *hist.Hist       `json:"service"`
 	Refusal  *hist.Hist       `json:"refusal"`         // from sending to being refused
 	NoHint   int64            `json:"refused_no_hint"` // refusals without Retry-After
+	Overdue  int64            `json:"overdue"`         // of OK: answered after the client's patience
+	Excused  int64            `json:"excused_rows"`    // that may be there beyond what was acknowledged
+	Found    int64            `json:"found"`           // of OK displays: showed a test
+	Stale    int64            `json:"stale"`           // of OK displays: said that what they showed was old
 }
 
 // NewTally returns an empty one.
@@ -44,6 +50,10 @@ func (t *Tally) Merge(o *Tally) {
 	t.Replayed += o.Replayed
 	t.Rows += o.Rows
 	t.NoHint += o.NoHint
+	t.Overdue += o.Overdue
+	t.Excused += o.Excused
+	t.Found += o.Found
+	t.Stale += o.Stale
 	for c, n := range o.Codes {
 		t.Codes[c] += n
 	}
@@ -65,19 +75,18 @@ func (t *Tally) tried(op *Op) {
 	}
 }
 
-func (t *Tally) ended(op *Op, warm bool) {
+func (t *Tally) ended(op *Op, warm bool, patience time.Duration) {
 	t.Retries += int64(op.Tries - 1)
+	t.Excused += excused(op)
 	switch op.Outcome {
 	case OK:
 		t.OK++
 		if warm {
-			t.Response.Record(op.Ended - op.Intended)
-			t.Service.Record(op.Ended - op.First)
+			t.Response.RecordN(op.Ended-op.Intended, op.rows())
+			t.Service.RecordN(op.Ended-op.First, op.rows())
 		}
 		t.Rows += int64(max(len(op.Samples), len(op.Results)) - len(op.Row))
-		if op.Replayed {
-			t.Replayed++
-		}
+		t.took(op, patience)
 	case Refused:
 		t.Refused++
 	case Rejected:
@@ -89,6 +98,43 @@ func (t *Tally) ended(op *Op, warm bool) {
 	case Dropped:
 		t.Dropped++
 	}
+}
+
+// took notes of an operation that went well what else its answer said.
+func (t *Tally) took(op *Op, patience time.Duration) {
+	count := func(n *int64, when bool) {
+		if when {
+			*n++
+		}
+	}
+	count(&t.Replayed, op.Replayed)
+	count(&t.Overdue, op.Ended-op.Intended > patience)
+	count(&t.Found, op.Kind == Display && op.View.Found)
+	count(&t.Stale, op.Kind == Display && op.View.Stale)
+}
+
+// excused is how many facts an operation may have left behind beyond the rows
+// that were acknowledged: all its rows at each carrier where a try was or may
+// have been done, but for the one acknowledgement; and rows kept as conflicts.
+// A carrier that keeps a row twice under one key has no excuse.
+func excused(op *Op) int64 {
+	if !op.Kind.Write() {
+		return 0
+	}
+	places := int64(bits.OnesCount64(op.reached))
+	if op.Outcome == OK {
+		places--
+	}
+	n := places * op.rows()
+	for _, r := range op.Row {
+		if r.Kept {
+			n++
+		}
+	}
+	if op.Outcome == Rejected && op.Code == KeptConflict {
+		n++
+	}
+	return n
 }
 
 // Units counts what the stream is about: tests, or displays. When a run has
@@ -135,11 +181,12 @@ type Second struct {
 	Asked   float64 `json:"asked"` // units a second
 	Done    float64 `json:"done"`
 	Failed  float64 `json:"failed"` // refused, rejected, unknown or dropped operations
-	P50     float64 `json:"p50"`    // ms, of responses that came in this second
+	P50     float64 `json:"p50"`    // ms, of responses that came in this second, of the slowest kind
 	P99     float64 `json:"p99"`
 	Max     float64 `json:"max"`
 	Open    int     `json:"open"` // operations in flight or waiting, of all streams
 	Refused int64   `json:"refused"`
+	Served  float64 `json:"served"` // units whose own arrival was answered well: a test registered, a code shown
 }
 
 // Pace says how well the generator itself kept up.

@@ -2,7 +2,10 @@ package ledger
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // Seen is what a reader was told about a person, or about a tube.
@@ -77,6 +80,23 @@ type Ref struct {
 
 // Broken says whether the system lied.
 func (r *Report) Broken() bool { return r.Lost+r.Wrong+r.Repeated > 0 }
+
+// Text says in a line what was acknowledged, looked for and seen.
+func (r *Report) Text(carriers []string) string {
+	sign := ","
+	if r.Visible+r.Hidden == r.Checked {
+		sign = " ="
+	}
+	hidden, repeated := "", "n/a"
+	if r.Hidden > 0 {
+		hidden = fmt.Sprintf(" and %d behind a newer test in their tubes", r.Hidden)
+	}
+	if r.RepeatedChecked {
+		repeated = strconv.FormatInt(r.Repeated, 10)
+	}
+	return fmt.Sprintf("acknowledged %d, read back %d of them at %s%s visible %d%s; lost %d, wrong %d, repeated %s",
+		r.Acked, r.Checked, strings.Join(carriers, " and "), sign, r.Visible, hidden, r.Lost, r.Wrong, repeated)
+}
 
 const firstFew = 20
 

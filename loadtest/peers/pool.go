@@ -26,6 +26,7 @@ import (
 
 	"qianma/loadtest/cost"
 	"qianma/loadtest/drive"
+	"qianma/loadtest/internal/crash"
 	"qianma/loadtest/ledger"
 	"qianma/loadtest/population"
 )
@@ -81,7 +82,10 @@ func NewTarget(p *Peer, workers int, limit time.Duration) (*Target, error) {
 	t := &Target{places: len(p.Places), work: make(chan *drive.Op, queue), ended: make(chan *drive.Op, queue),
 		cancel: cancel, shut: shut, limit: limit}
 	for _, w := range ws {
-		t.wg.Go(func() { t.serve(ctx, w) })
+		t.wg.Go(func() {
+			defer crash.Guard()
+			t.serve(ctx, w)
+		})
 	}
 	return t, nil
 }

@@ -90,6 +90,9 @@ func (t *Target) judgeWrite(op *drive.Op) {
 	}
 	if rows == 1 {
 		op.Outcome, op.Code = drive.Rejected, "row_not_taken"
+		if number(field(a, "conflict")) == 1 {
+			op.Code = drive.KeptConflict
+		}
 		return
 	}
 	t.readRows(op, rows-taken)
@@ -110,7 +113,7 @@ func (t *Target) readRows(op *drive.Op, want int) {
 	}
 	for _, r := range answer.Rows {
 		if r.Status != "accepted" && r.Status != "duplicate" && r.Row >= 0 && r.Row < max(len(op.Samples), len(op.Results)) {
-			op.Row = append(op.Row, drive.RowFault{Row: r.Row, Code: r.Code})
+			op.Row = append(op.Row, drive.RowFault{Row: r.Row, Code: r.Code, Kept: r.Status == "conflict"})
 		}
 	}
 	if len(op.Row) != want {

@@ -127,6 +127,7 @@ func TestOutcomesOfATry(t *testing.T) {
 		"accepted":         {client.Call{Status: 200, Answer: ok("1", "0")}, "", drive.OK, ""},
 		"duplicate":        {client.Call{Status: 200, Answer: ok("0", "1")}, "", drive.OK, ""},
 		"level":            {client.Call{Status: 200, Answer: ok("1", "0")}, "replicated", drive.Unknown, "not_yet_replicated"},
+		"kept":             {client.Call{Status: 200, Answer: []byte(`{"accepted":0,"duplicate":0,"conflict":1,"rejected":0}`)}, "", drive.Rejected, drive.KeptConflict},
 		"not taken":        {client.Call{Status: 200, Answer: ok("0", "0")}, "", drive.Rejected, "row_not_taken"},
 		"overloaded":       {client.Call{Status: 429, Answer: problem("overloaded")}, "", drive.Refused, "overloaded"},
 		"unavailable":      {client.Call{Status: 503, Answer: problem("unavailable")}, "", drive.Refused, "unavailable"},
@@ -161,6 +162,10 @@ func TestRowsOfABatchMustAddUp(t *testing.T) {
 	op := judge(`{"accepted":2,"duplicate":0,"rejected":1,"rows":[{"row":1,"status":"rejected","code":"tube_full"}]}`)
 	if op.Outcome != drive.OK || len(op.Row) != 1 || op.Row[0] != (drive.RowFault{Row: 1, Code: "tube_full"}) {
 		t.Errorf("%v %+v", op.Outcome, op.Row)
+	}
+	op = judge(`{"accepted":2,"duplicate":0,"conflict":1,"rejected":0,"rows":[{"row":1,"status":"conflict","code":"result_conflict"}]}`)
+	if len(op.Row) != 1 || !op.Row[0].Kept {
+		t.Errorf("a conflict is kept, and not taken: %+v", op.Row)
 	}
 	for _, lie := range []string{`{"accepted":2,"duplicate":0,"rows":[]}`, `{"accepted":1,"duplicate":0,"rows":[{"row":1,"status":"rejected"}]}`,
 		`{"accepted":2,"duplicate":0,"rows":[{"row":7,"status":"rejected"}]}`} {

@@ -126,11 +126,20 @@ func (c *chart) svg() string {
 }
 
 func (c *chart) grid(b *strings.Builder, x, y span) {
+	c.levels(b, y)
+	c.marks(b, x)
+}
+
+// levels draws the lines across, each with its value.
+func (c *chart) levels(b *strings.Builder, y span) {
 	for _, v := range ticks(y, c.log) {
 		at := top + plotHigh*(1-place(v, y, c.log))
 		fmt.Fprintf(b, `<line class="grid" x1="%v" x2="%v" y1="%.1f" y2="%.1f"/><text x="%v" y="%.1f" text-anchor="end">%s</text>`,
 			left, width-right, at, at, left-6, at+4, number(v))
 	}
+}
+
+func (c *chart) marks(b *strings.Builder, x span) {
 	for _, v := range ticks(x, c.tail) {
 		at := left + plotWide*place(v, x, c.tail)
 		name := number(v)

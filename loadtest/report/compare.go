@@ -1,6 +1,7 @@
 package report
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -149,6 +150,16 @@ func differ(a, b []float64) float64 {
 	return math.Erfc(z / math.Sqrt2)
 }
 
+// setting is a setting as it reads in JSON: one that was loaded from a file has
+// other types than one that was just made.
+func setting(r *Result, name string) string {
+	raw, err := json.Marshal(r.Settings[name])
+	if err != nil {
+		return fmt.Sprint(r.Settings[name])
+	}
+	return string(raw)
+}
+
 // differences says what makes the two sides hard to compare.
 func differences(a, b []*Result) []string {
 	var out []string
@@ -160,6 +171,11 @@ func differences(a, b []*Result) []string {
 	}
 	note("profile", x.Profile, y.Profile)
 	note("target", x.Target, y.Target)
+	note("closed or open", x.Closed, y.Closed)
+	note("carriers", strings.Join(x.Carriers, ","), strings.Join(y.Carriers, ","))
+	for _, name := range []string{"people", "batch", "ack", "format", "split", "pools", "positive", "zipf", "cold", "warm_s", "duration_s", "ledger"} {
+		note(name, setting(x, name), setting(y, name))
+	}
 	note("commit", x.Commit, y.Commit)
 	note("processor", x.Machine.CPU, y.Machine.CPU)
 	note("cores", x.Machine.Cores, y.Machine.Cores)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"qianma/loadtest/drive"
+	"qianma/loadtest/hist"
 )
 
 //go:embed page.html
@@ -81,6 +82,11 @@ func (r *Result) charts() []Figure {
 			out = append(out, Figure{title, note, template.HTML(svg)})
 		}
 	}
+	bar := func(title, note string, h *hist.Hist) {
+		if svg := histogram(h); svg != "" {
+			out = append(out, Figure{title, note, template.HTML(svg)})
+		}
+	}
 	for i := range r.Streams {
 		s := &r.Streams[i]
 		add(s.Name+": asked and done", "a second; asked is the schedule's, whatever the system did", chart{lines: []line{
@@ -88,15 +94,19 @@ func (r *Result) charts() []Figure {
 			series("done", s.Series, func(p drive.Second) float64 { return p.Done }),
 			series("failed", s.Series, func(p drive.Second) float64 { return p.Failed }),
 		}, x: "s"})
-		add(s.Name+": response time", "ms, of the answers that came in each second, from the intended start; logarithmic", chart{lines: []line{
+		add(s.Name+": response time", "ms, of the answers that came in each second, from the intended start, of the slowest kind; logarithmic", chart{lines: []line{
 			series("p50", s.Series, func(p drive.Second) float64 { return p.P50 }),
 			series("p99", s.Series, func(p drive.Second) float64 { return p.P99 }),
 			series("max", s.Series, func(p drive.Second) float64 { return p.Max }),
 		}, x: "s", log: true})
+		for _, k := range sorted(s.Kinds) {
+			bar(s.Name+": histogram of "+k, "answers by their response time in ms, each bar a quarter longer than the one before", s.Kinds[k].Response)
+		}
 		add(s.Name+": distribution", "ms against the share of answers that took longer", r.spectrum(s))
 	}
 	if r.Visible != nil && r.Visible.Count() > 0 {
-		add("visible at the other carrier", "ms from the intended upload of the result, against the share that took longer", chart{lines: []line{tail("visible", r.Visible)}, x: "percentile", log: true, tail: true})
+		bar(r.Elsewhere()+": histogram", "watched tests by the time in ms, each bar a quarter longer than the one before", r.Visible)
+		add(r.Elsewhere(), "ms from the intended upload of the result, against the share that took longer", chart{lines: []line{tail("visible", r.Visible)}, x: "percentile", log: true, tail: true})
 	}
 	add("processors by role", "cores", r.cores())
 	add("behind", "facts of a carrier that the other does not have yet", r.lags())

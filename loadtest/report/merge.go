@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -19,7 +20,7 @@ func Merge(parts []*Result) (*Result, error) {
 		return nil, fmt.Errorf("no results to merge")
 	}
 	out := *parts[0]
-	out.Streams, out.Roles, out.Ledger = nil, nil, nil
+	out.Streams, out.Roles, out.Settled, out.Ledger, out.Surge = nil, nil, nil, nil, nil
 	out.Visible, out.Lag = hist.New(), hist.New()
 	out.Late, out.Unseen, out.Parts, out.Facts = 0, 0, 0, nil
 	out.Invalid, out.Notes = nil, nil
@@ -37,6 +38,7 @@ func Merge(parts []*Result) (*Result, error) {
 		out.Invalid = addNew(out.Invalid, p.Invalid)
 		out.Notes = addNew(out.Notes, p.Notes)
 		out.Roles = mergeRoles(out.Roles, p.Roles)
+		out.Settled = mergeRoles(out.Settled, p.Settled)
 		out.mergeFacts(p)
 	}
 	for i := range parts[0].Streams {
@@ -95,6 +97,8 @@ func (r *Result) mergeSurge(parts []*Result) *Surge {
 		out.WithoutHint += s.WithoutHint
 		out.DisplayRefused += s.DisplayRefused
 		out.BindingRefused += s.BindingRefused
+		out.DisplayUnserved += s.DisplayUnserved
+		out.BindingUnserved += s.BindingUnserved
 		if s.RecoveryS < 0 || out.RecoveryS < 0 {
 			out.RecoveryS = -1
 		} else {
@@ -129,7 +133,11 @@ func (r *Result) mergeFacts(p *Result) {
 	if r.Facts == nil {
 		r.Facts = &Facts{}
 	}
+	if p.Facts.Unmeasured != OfOnePart {
+		r.Facts.Unmeasured = cmp.Or(r.Facts.Unmeasured, p.Facts.Unmeasured)
+	}
 	r.Facts.Acknowledged += p.Facts.Acknowledged
+	r.Facts.Excused += p.Facts.Excused
 	r.Facts.Committed = max(r.Facts.Committed, p.Facts.Committed)
 }
 
@@ -160,6 +168,7 @@ func mergeStream(parts []*Result, i int) (Stream, error) {
 		}
 		out.OfferedPerS += s.OfferedPerS
 		out.Units.Add(s.Units)
+		out.InTime += s.InTime
 		for k, t := range s.Kinds {
 			if out.Kinds[k] == nil {
 				out.Kinds[k] = drive.NewTally()
@@ -183,7 +192,7 @@ func mergeSeries(to, from []drive.Second) []drive.Second {
 		}
 		t := &to[i]
 		t.Asked, t.Done, t.Failed = t.Asked+s.Asked, t.Done+s.Done, t.Failed+s.Failed
-		t.Open, t.Refused = t.Open+s.Open, t.Refused+s.Refused
+		t.Open, t.Refused, t.Served = t.Open+s.Open, t.Refused+s.Refused, t.Served+s.Served
 		t.P50, t.P99, t.Max = max(t.P50, s.P50), max(t.P99, s.P99), max(t.Max, s.Max)
 	}
 	return to

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,7 @@ import (
 // sample is a run with something in every part of the report.
 func sample(seed uint64, scale float64) *Result {
 	r := rand.New(rand.NewPCG(seed, 1))
-	s := &drive.Stream{Name: "tests", Unit: "tests", Plan: schedule.Constant(100, 20*time.Second), Units: drive.Units{Asked: 2000, Sent: 2000, Acked: 1990, Failed: 10}}
+	s := &drive.Stream{Name: "tests", Unit: "tests", Plan: schedule.Constant(100, 20*time.Second), InTime: 1990, Units: drive.Units{Asked: 2000, Sent: 2000, Acked: 1990, Failed: 10}}
 	for k := range s.Kinds {
 		s.Kinds[k] = drive.NewTally()
 	}
@@ -77,6 +78,14 @@ func TestTheVerdictIsTheWorstThatIsTrue(t *testing.T) {
 			t.Errorf("%s: code %d: %+v", name, r.Code(), r.Checks)
 		}
 	}
+	r.Facts = &Facts{Acknowledged: 10, Committed: 15, Excused: 5}
+	if r.Code() == LedgerBroke {
+		t.Error("facts that are excused break the ledger")
+	}
+	if r.Facts.Committed++; r.Code() != LedgerBroke {
+		t.Errorf("a fact that nobody sent: code %d", r.Code())
+	}
+	r.Facts.Unmeasured = "shared"
 	r.Valid = false
 	if r.Code() != InvalidRun {
 		t.Errorf("invalid: code %d", r.Code())
@@ -95,7 +104,7 @@ func TestAMidnightIsJudged(t *testing.T) {
 		failed int64
 		want   int
 	}{{900, 0, Held}, {1100, 0, Missed}, {900, 1, Missed}} {
-		r := &Result{Valid: true, Streams: []Stream{{Name: "displays", ResponseMS: hist.Summary{P99: c.p99}, Units: drive.Units{Asked: 1000, Failed: c.failed}}}}
+		r := &Result{Valid: true, Streams: []Stream{{Name: "displays", ResponseMS: hist.Summary{Count: 1000, P99: c.p99}, Units: drive.Units{Asked: 1000, Failed: c.failed}}}}
 		r.Judge(Usual("midnight"))
 		if r.Code() != c.want {
 			t.Errorf("p99 %v ms, %d failed: code %d, want %d", c.p99, c.failed, r.Code(), c.want)
@@ -255,5 +264,149 @@ func TestNumbersAreAsPreciseAsAnybodyNeeds(t *testing.T) {
 	}
 	if got := percentile(1000); got != "99.9%" {
 		t.Errorf("1000 is %s", got)
+	}
+}
+
+// Goal: nothing counts as held that nobody measured.
+func TestWhatIsNotMeasuredIsNotHeld(t *testing.T) {
+	has := func(r *Result, what string) bool {
+		return slices.ContainsFunc(r.NotMeasured, func(s string) bool { return strings.HasPrefix(s, what) })
+	}
+	checked := func(r *Result, what string) bool {
+		return slices.ContainsFunc(r.Checks, func(c Check) bool { return strings.HasPrefix(c.What, what) })
+	}
+	r := sample(1, 1)
+	r.Settings["ledger"], r.Ledger.Tubes = true, 5
+	o := Objectives{Response: map[string]float64{"tests": 250}, Visible: 1000, CPU: 1e9, Failures: 1}
+	if r.Judge(o); len(r.NotMeasured) > 0 {
+		t.Errorf("all was measured, and %v was not", r.NotMeasured)
+	}
+	r.Visible, r.Ledger, r.Roles = hist.New(), nil, nil
+	r.Headline()
+	r.Judge(o)
+	for _, what := range []string{"visible", "CPU", "lost, wrong, repeated"} {
+		if !has(r, what) || checked(r, what) {
+			t.Errorf("%s was not measured: %v, %+v", what, r.NotMeasured, r.Checks)
+		}
+		if page, err := r.HTML(); err != nil || !bytes.Contains(page, []byte("Not measured, and not judged: "+what)) {
+			t.Errorf("the page has no word of %s: %v", what, err)
+		}
+	}
+	if !strings.Contains(r.Text(false), "objectives held; not measured: visible") {
+		t.Errorf("the verdict does not name it:\n%s", r.Text(false))
+	}
+	r = sample(1, 1)
+	r.Closed = true
+	if r.Judge(Objectives{Response: map[string]float64{"tests": .001}, Failures: 1}); !has(r, "tests response") || checked(r, "tests response") || r.Code() != Held {
+		t.Errorf("closed: code %d, not measured %v", r.Code(), r.NotMeasured)
+	}
+	none := &Result{Valid: true, Streams: []Stream{{Name: "tests"}}, Visible: hist.New()}
+	none.Headline()
+	if none.Judge(o); !has(none, "tests response") {
+		t.Errorf("nothing was answered: %v", none.NotMeasured)
+	}
+}
+
+// Goal: many quick results do not make slow registrations quick.
+func TestTheSlowestKindIsJudged(t *testing.T) {
+	s := &drive.Stream{Name: "tests", Unit: "tests", Plan: schedule.Constant(100, 20*time.Second)}
+	for k := range s.Kinds {
+		s.Kinds[k] = drive.NewTally()
+	}
+	s.Kinds[drive.Register].Started, s.Kinds[drive.Report].Started = 100, 1
+	s.Kinds[drive.Register].Response.RecordN(300*time.Millisecond, 100)
+	s.Kinds[drive.Report].Response.RecordN(time.Millisecond, 100_000)
+	r := &Result{Valid: true, Streams: []Stream{Sum(s, 20*time.Second)}}
+	r.Headline()
+	r.Judge(Objectives{Response: map[string]float64{"tests": 250}, Failures: 1})
+	if r.Code() != Missed || r.ResponseMS.P99 < 299 || r.Main().Slowest != "register" || r.Main().ByKind["result"].P99 > 2 {
+		t.Errorf("code %d, p99 %v of %s; %+v", r.Code(), r.ResponseMS.P99, r.Main().Slowest, r.Main().ByKind)
+	}
+}
+
+// Goal: an equals sign stands between equal figures alone, and the carriers are
+// those that were asked.
+func TestTheLedgersLineSaysWhatWasSeen(t *testing.T) {
+	for _, c := range []struct {
+		l        ledger.Report
+		carriers []string
+		want     string
+	}{
+		{ledger.Report{Acked: 10, Checked: 10, Visible: 10, RepeatedChecked: true}, []string{"unicom", "mobile"}, "acknowledged 10, read back 10 of them at unicom and mobile = visible 10; lost 0, wrong 0, repeated 0"},
+		{ledger.Report{Acked: 10, Checked: 4, Visible: 3, Lost: 1, RepeatedChecked: true}, []string{"unicom"}, "acknowledged 10, read back 4 of them at unicom, visible 3; lost 1, wrong 0, repeated 0"},
+		{ledger.Report{Acked: 10, Checked: 10, Visible: 8, Hidden: 2, RepeatedChecked: true}, []string{"unicom"}, "acknowledged 10, read back 10 of them at unicom = visible 8 and 2 behind a newer test in their tubes; lost 0, wrong 0, repeated 0"},
+		{ledger.Report{Acked: 10, Checked: 10, Visible: 10}, []string{"etcd"}, "acknowledged 10, read back 10 of them at etcd = visible 10; lost 0, wrong 0, repeated n/a"},
+	} {
+		if got := c.l.Text(c.carriers); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}
+
+// Goal: a surge whose displays and bindings were never served is missed, though
+// nobody refused them; of several generators each one's crowd counts.
+func TestWhoWasNeverServedIsJudged(t *testing.T) {
+	surge := func(displays, bindings int64) *Result {
+		r := sample(1, 1)
+		r.Profile, r.Surge = "surge", &Surge{RecoveryS: 1, DisplayUnserved: displays, BindingUnserved: bindings, HeightPerS: map[string]float64{"tests": 50}}
+		r.Judge(Usual("surge"))
+		return r
+	}
+	if r := surge(0, 0); r.Code() != Held {
+		t.Errorf("all served: code %d: %+v", r.Code(), r.Checks)
+	}
+	for _, r := range []*Result{surge(1, 0), surge(0, 1)} {
+		page, err := r.HTML()
+		if r.Code() != Missed || !strings.Contains(r.Text(false), "never served in the crowd's patience: ") || !bytes.Contains(page, []byte("Never served")) {
+			t.Errorf("%+v: code %d, %v\n%s", r.Surge, r.Code(), err, r.Text(false))
+		}
+	}
+	m, err := Merge([]*Result{surge(1, 2), surge(3, 4)})
+	if err != nil || m.Surge.DisplayUnserved != 4 || m.Surge.BindingUnserved != 6 || m.Surge.HeightPerS["tests"] != 100 || m.Surge.RecoveryS != 1 {
+		t.Errorf("%v, merged %+v", err, m.Surge)
+	}
+}
+
+// Goal: two runs of different shape are not compared without a word.
+func TestComparingNamesWhatDiffers(t *testing.T) {
+	for what, change := range map[string]func(*Result){
+		"closed or open": func(r *Result) { r.Closed = true },
+		"people":         func(r *Result) { r.Settings["people"] = 5 },
+		"batch":          func(r *Result) { r.Settings["batch"] = 5 },
+		"carriers":       func(r *Result) { r.Carriers = []string{"unicom"} },
+	} {
+		a, b := sample(1, 1), sample(2, 1)
+		said := func() bool {
+			c := Compare("a", []*Result{a}, "b", []*Result{b})
+			return strings.Contains(c.Text(), what+" differs")
+		}
+		if said() {
+			t.Errorf("%s does not differ yet", what)
+		}
+		if change(b); !said() {
+			t.Errorf("%s differs, and no word of it", what)
+		}
+	}
+}
+
+// Goal: the bars hold every count, each in the bar that its time belongs to.
+func TestTheBarsHoldEveryCount(t *testing.T) {
+	h := hist.New()
+	h.RecordN(time.Millisecond, 3)
+	h.RecordN(1100*time.Microsecond, 5)
+	h.RecordN(500*time.Millisecond, 7)
+	all := bars(h)
+	var sum int64
+	for i, b := range all {
+		if sum += b.count; i > 0 && math.Abs(b.to/all[i-1].to-math.Pow(10, .1)) > 1e-9 {
+			t.Errorf("bar %d ends at %v, the one before at %v", i, b.to, all[i-1].to)
+		}
+	}
+	if last := all[len(all)-1]; sum != 15 || all[0].count != 3 || all[1].count != 5 || last.count != 7 || last.to < 500 || last.to > 650 {
+		t.Errorf("%d counted in %+v", sum, all)
+	}
+	page, err := sample(1, 1).HTML()
+	if err != nil || !bytes.Contains(page, []byte("tests: histogram of register")) || !bytes.Contains(page, []byte("<rect")) {
+		t.Errorf("%v, or no histogram on the page", err)
 	}
 }

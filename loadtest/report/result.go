@@ -32,8 +32,8 @@ type Result struct {
 	Unknown      int64        `json:"unknown"`
 	Dropped      int64        `json:"dropped"`
 	Valid        bool         `json:"valid"`
-	Invalid      []string     `json:"invalid"` // why not valid
-	ResponseMS   hist.Summary `json:"response_ms"`
+	Invalid      []string     `json:"invalid"`     // why not valid
+	ResponseMS   hist.Summary `json:"response_ms"` // of the slowest kind of the main stream: see Stream
 	ServiceMS    hist.Summary `json:"service_ms"`
 	VisibleMS    hist.Summary `json:"visible_ms"`
 	Lost         int64        `json:"lost"`
@@ -44,11 +44,23 @@ type Result struct {
 	RepeatedChecked bool `json:"repeated_checked"`
 	// One operation is one unit of any stream: a test, or a display. -1: not
 	// measured.
-	CPUPerOp       float64 `json:"cpu_us_per_op"`
-	DiskPerOp      float64 `json:"disk_bytes_per_op"`
-	GeneratorShare float64 `json:"generator_cpu_share"` // of all processes' time
-	Machine        Machine `json:"machine"`
-	Commit         string  `json:"commit"`
+	CPUPerOp  float64 `json:"cpu_us_per_op"`
+	DiskPerOp float64 `json:"disk_bytes_per_op"`
+	// The same processor time with what the system still owed when the last
+	// answer came, read once nobody was behind any more; -1: not measured.
+	CPUPerOpSettled float64 `json:"cpu_us_per_op_settled"`
+	SettledS        float64 `json:"settled_s"` // from the last answer until then; -1: it was not seen in time
+	// Tries beyond the first, and those among all tries that were refused.
+	Retries  int64 `json:"retries"`
+	Refusals int64 `json:"refusals"`
+	// Shares of the displays that went well; -1: there were none.
+	FoundShare float64 `json:"found_share"` // showed a test
+	StaleShare float64 `json:"stale_share"` // said that what they showed was old
+	// What was not measured and is therefore not judged.
+	NotMeasured    []string `json:"not_measured"`
+	GeneratorShare float64  `json:"generator_cpu_share"` // of all processes' time
+	Machine        Machine  `json:"machine"`
+	Commit         string   `json:"commit"`
 
 	WarmS    float64        `json:"warm_s"` // of the beginning, which is in no percentile
 	Unit     string         `json:"unit"`   // what offered, achieved, acked count
@@ -58,7 +70,8 @@ type Result struct {
 	Carriers []string       `json:"carriers"`
 	Streams  []Stream       `json:"streams"`
 	Roles    []cost.Usage   `json:"roles"`
-	BusyCPU  float64        `json:"machine_busy_s"` // whoever used it
+	Settled  []cost.Usage   `json:"roles_settled,omitempty"` // as Roles, once nobody was behind
+	BusyCPU  float64        `json:"machine_busy_s"`          // whoever used it
 	Seconds  []Moment       `json:"seconds"`
 	Ledger   *ledger.Report `json:"ledger"`
 	Unseen   int64          `json:"unseen"` // watched tests that were not acknowledged, or that the other carrier did not show in time
@@ -75,15 +88,21 @@ type Result struct {
 
 // Stream is one source of arrivals.
 type Stream struct {
-	Name         string                  `json:"name"`
-	Unit         string                  `json:"unit"`
-	OfferedPerS  float64                 `json:"offered_per_s"`
-	AchievedPerS float64                 `json:"achieved_per_s"`
-	Units        drive.Units             `json:"units"`
-	ResponseMS   hist.Summary            `json:"response_ms"`
-	ServiceMS    hist.Summary            `json:"service_ms"`
-	Kinds        map[string]*drive.Tally `json:"kinds"`
-	Series       []drive.Second          `json:"series"`
+	Name         string      `json:"name"`
+	Unit         string      `json:"unit"`
+	OfferedPerS  float64     `json:"offered_per_s"`
+	AchievedPerS float64     `json:"achieved_per_s"` // acknowledged, over the time from the first intended start to the last end
+	InTime       int64       `json:"in_time"`        // units acknowledged within half a second of the last arrival
+	Units        drive.Units `json:"units"`
+	// Of the kind of operation with the longest 99th percentile, row by row: a
+	// test is registered and gets a result, and the quicker of the two must not
+	// make the other look quicker.
+	ResponseMS hist.Summary            `json:"response_ms"`
+	ServiceMS  hist.Summary            `json:"service_ms"`
+	Slowest    string                  `json:"slowest_kind"`
+	ByKind     map[string]hist.Summary `json:"response_by_kind_ms"`
+	Kinds      map[string]*drive.Tally `json:"kinds"`
+	Series     []drive.Second          `json:"series"`
 }
 
 // Moment is what was seen of the system in one second.
@@ -96,8 +115,22 @@ type Moment struct {
 
 // Facts compares what was acknowledged with what the origins committed.
 type Facts struct {
-	Acknowledged int64 `json:"acknowledged"`
-	Committed    int64 `json:"committed"` // by all nucleic origins, between before and after
+	Acknowledged int64  `json:"acknowledged"`
+	Committed    int64  `json:"committed"`            // by all nucleic origins, between before and after
+	Excused      int64  `json:"excused"`              // rows that may be there beyond those acknowledged
+	Unmeasured   string `json:"unmeasured,omitempty"` // why Committed says nothing of this run
+}
+
+// OfOnePart is why the facts of one of several generators are not measured; of
+// all of them together they are.
+const OfOnePart = "the other generators of the run wrote too"
+
+// Excess is how many facts were committed that nobody sent.
+func (f *Facts) Excess() int64 {
+	if f == nil || f.Unmeasured != "" {
+		return 0
+	}
+	return max(0, f.Committed-f.Acknowledged-f.Excused)
 }
 
 // Surge is how the system took ten times the load.
@@ -109,6 +142,10 @@ type Surge struct {
 	RecoveryS      float64            `json:"recovery_s"` // after the fall until the objectives hold again; -1: never
 	DisplayRefused int64              `json:"display_refused"`
 	BindingRefused int64              `json:"binding_refused"` // swabs bound to people
+	// Of all that arrived in the run: refused, failed, unknown, dropped, or
+	// answered after the client's patience.
+	DisplayUnserved int64 `json:"display_unserved"`
+	BindingUnserved int64 `json:"binding_unserved"`
 }
 
 // Machine is where the run took place.
@@ -126,7 +163,7 @@ type Machine struct {
 
 // Sum reads a stream out of its driver.
 func Sum(s *drive.Stream, took time.Duration) Stream {
-	out := Stream{Name: s.Name, Unit: s.Unit, Units: s.Units, Series: s.Series, Kinds: map[string]*drive.Tally{}}
+	out := Stream{Name: s.Name, Unit: s.Unit, Units: s.Units, InTime: s.InTime, Series: s.Series, Kinds: map[string]*drive.Tally{}}
 	for k, t := range s.Kinds {
 		if t.Started > 0 {
 			out.Kinds[drive.Kind(k).String()] = t
@@ -139,12 +176,14 @@ func Sum(s *drive.Stream, took time.Duration) Stream {
 
 // settle derives what follows from the counts.
 func (s *Stream) settle(took time.Duration) {
-	response, service := hist.New(), hist.New()
-	for _, t := range s.Kinds {
-		response.Merge(t.Response)
-		service.Merge(t.Service)
+	s.ByKind = map[string]hist.Summary{}
+	for _, name := range sorted(s.Kinds) {
+		t := s.Kinds[name]
+		sum := t.Response.Summary()
+		if s.ByKind[name] = sum; s.Slowest == "" || sum.P99 > s.ResponseMS.P99 {
+			s.Slowest, s.ResponseMS, s.ServiceMS = name, sum, t.Service.Summary()
+		}
 	}
-	s.ResponseMS, s.ServiceMS = response.Summary(), service.Summary()
 	if took > 0 {
 		s.AchievedPerS = float64(s.Units.Acked) / took.Seconds()
 	}
@@ -177,6 +216,13 @@ func (r *Result) Headline() {
 	if r.Ledger != nil {
 		r.Lost, r.Wrong, r.Repeated, r.RepeatedChecked = r.Ledger.Lost, r.Ledger.Wrong, r.Ledger.Repeated, r.Ledger.RepeatedChecked
 	}
+	r.Retries, r.Refusals = 0, 0
+	for i := range r.Streams {
+		r.Retries += r.Streams[i].Count(func(t *drive.Tally) int64 { return t.Retries })
+		r.Refusals += r.Streams[i].Count(func(t *drive.Tally) int64 { return t.Refusal.Count() })
+	}
+	_, r.FoundShare = r.shown(func(t *drive.Tally) int64 { return t.Found })
+	_, r.StaleShare = r.shown(func(t *drive.Tally) int64 { return t.Stale })
 	r.price()
 }
 
@@ -188,22 +234,24 @@ func (r *Result) RepeatedText() string {
 	return count(r.Repeated)
 }
 
-// HiddenText says how many tests stood behind a newer one and were found in their
-// tubes; nothing where there were none.
-func (r *Result) HiddenText() string {
-	if r.Ledger == nil || r.Ledger.Hidden == 0 {
-		return ""
+// shown is a count of the displays that went well, and its share of them.
+func (r *Result) shown(of func(*drive.Tally) int64) (n int64, share float64) {
+	var all int64
+	for i := range r.Streams {
+		if t := r.Streams[i].Kinds[drive.Display.String()]; t != nil {
+			n, all = n+of(t), all+t.OK
+		}
 	}
-	return fmt.Sprintf(" and %s behind a newer test in their tubes", count(r.Ledger.Hidden))
+	if all == 0 {
+		return 0, -1
+	}
+	return n, float64(n) / float64(all)
 }
 
 // price spreads the cost over all that was done.
 func (r *Result) price() {
-	r.CPUPerOp, r.DiskPerOp, r.GeneratorShare = -1, -1, -1
-	var ops int64
-	for i := range r.Streams {
-		ops += r.Streams[i].Units.Acked
-	}
+	r.CPUPerOp, r.DiskPerOp, r.GeneratorShare, r.CPUPerOpSettled = -1, -1, -1, -1
+	ops := r.ops()
 	var cpu, generator float64
 	var written int64
 	system := false
@@ -227,17 +275,29 @@ func (r *Result) price() {
 		return
 	}
 	r.CPUPerOp = cpu * 1e6 / float64(ops)
+	if len(r.Settled) > 0 {
+		r.CPUPerOpSettled = 0
+		for _, u := range r.Settled {
+			r.CPUPerOpSettled += r.CPUOf(u)
+		}
+	}
 	if written >= 0 {
 		r.DiskPerOp = float64(written) / float64(ops)
 	}
 }
 
+// ops is how many tests and displays were done.
+func (r *Result) ops() int64 {
+	var n int64
+	for i := range r.Streams {
+		n += r.Streams[i].Units.Acked
+	}
+	return n
+}
+
 // CPUOf is the processor time of one role, in µs per operation.
 func (r *Result) CPUOf(u cost.Usage) float64 {
-	var ops int64
-	for i := range r.Streams {
-		ops += r.Streams[i].Units.Acked
-	}
+	ops := r.ops()
 	if ops == 0 {
 		return 0
 	}

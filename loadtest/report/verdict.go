@@ -7,13 +7,14 @@ import (
 	"strings"
 
 	"qianma/loadtest/drive"
+	"qianma/loadtest/hist"
 )
 
 // Objectives are what a run must keep. A zero field asks nothing.
 type Objectives struct {
 	Response map[string]float64 `json:"response_p99_ms"` // by stream
 	Visible  float64            `json:"visible_p99_ms"`
-	Achieved float64            `json:"achieved_share"` // of what was offered
+	Achieved float64            `json:"achieved_share"` // of what was asked, acknowledged within half a second of the last arrival
 	Failures float64            `json:"failed_share"`   // failed, unknown and dropped, of what was asked; below 0: any
 	CPU      float64            `json:"cpu_us_per_op"`
 	Recovery float64            `json:"recovery_s"`
@@ -50,38 +51,95 @@ type Check struct {
 	Held bool    `json:"held"`
 }
 
-// Judge holds the result against the objectives.
+// Judge holds the result against the objectives. What was not measured is
+// neither held nor missed: it is listed.
 func (r *Result) Judge(o Objectives) {
-	r.Checks = nil
-	most := func(what string, got, want float64) {
-		r.Checks = append(r.Checks, Check{what, want, got, got <= want})
-	}
+	r.Checks, r.NotMeasured = nil, []string{}
 	for i := range r.Streams {
-		s := &r.Streams[i]
-		if want := o.Response[s.Name]; want > 0 {
-			most(s.Name+" response p99 ms", s.ResponseMS.P99, want)
-		}
-		if o.Achieved > 0 && !r.Closed {
-			least := o.Achieved * s.OfferedPerS
-			r.Checks = append(r.Checks, Check{s.Name + " achieved per s", least, s.AchievedPerS, s.AchievedPerS >= least})
-		}
-		if o.Failures >= 0 {
-			u := s.Units
-			most(s.Name+" failed, unknown or dropped share", float64(u.Failed+u.Unknown+u.Dropped)/float64(max(1, u.Asked)), o.Failures)
-		}
+		r.judgeStream(o, &r.Streams[i])
 	}
-	if o.Visible > 0 && r.VisibleMS.Count > 0 {
-		most("visible at the other carrier p99 ms", r.VisibleMS.P99, o.Visible)
+	if o.Visible > 0 {
+		r.latency(r.Elsewhere()+" p99 ms", r.VisibleMS, o.Visible, "no test was watched")
 	}
-	if o.CPU > 0 && r.CPUPerOp >= 0 {
-		most("CPU µs per operation", r.CPUPerOp, o.CPU)
+	switch {
+	case o.CPU > 0 && r.CPUPerOp < 0:
+		r.unmeasured("CPU per operation", "the processes could not be metered, or nothing was done")
+	case o.CPU > 0:
+		r.most("CPU µs per operation", r.CPUPerOp, o.CPU)
+	}
+	if r.Profile == "display" {
+		found, _ := r.shown(func(t *drive.Tally) int64 { return t.Found })
+		r.Checks = append(r.Checks, Check{"displays that showed anybody's test (preload the people)", 1, float64(found), found > 0})
 	}
 	if r.Surge != nil {
-		r.judgeSurge(o, most)
+		r.judgeSurge(o)
+	}
+	r.judgeLedger()
+}
+
+func (r *Result) most(what string, got, want float64) {
+	r.Checks = append(r.Checks, Check{what, want, got, got <= want})
+}
+
+func (r *Result) unmeasured(what, why string) {
+	r.NotMeasured = append(r.NotMeasured, what+" ("+why+")")
+}
+
+// latency judges a percentile, where there is one that means anything.
+func (r *Result) latency(what string, got hist.Summary, want float64, ifNone string) {
+	switch {
+	case r.Closed:
+		r.unmeasured(what, "closed: each answer paced the next request")
+	case got.Count == 0:
+		r.unmeasured(what, ifNone)
+	default:
+		r.most(what, got.P99, want)
 	}
 }
 
-func (r *Result) judgeSurge(o Objectives, most func(string, float64, float64)) {
+func (r *Result) judgeStream(o Objectives, s *Stream) {
+	if want := o.Response[s.Name]; want > 0 {
+		name := s.Name + " response p99 ms"
+		if len(s.ByKind) > 1 {
+			name = s.Name + " response p99 ms (" + s.Slowest + ")"
+		}
+		r.latency(name, s.ResponseMS, want, "nothing was answered well")
+	}
+	if o.Achieved > 0 && !r.Closed {
+		got := float64(s.InTime) / float64(max(1, s.Units.Asked))
+		r.Checks = append(r.Checks, Check{s.Name + " acknowledged in time, share", o.Achieved, got, got >= o.Achieved})
+	}
+	if o.Failures >= 0 {
+		u := s.Units
+		r.most(s.Name+" failed, unknown or dropped share", float64(u.Failed+u.Unknown+u.Dropped)/float64(max(1, u.Asked)), o.Failures)
+	}
+}
+
+// judgeLedger lists what nobody looked at: Code judges the rest.
+func (r *Result) judgeLedger() {
+	if r.Settings["ledger"] != true {
+		return // nothing was written
+	}
+	switch l := r.Ledger; {
+	case l == nil:
+		r.unmeasured("lost, wrong, repeated", "the ledger was not read back")
+	case !l.RepeatedChecked && l.Acked > 0:
+		r.unmeasured("repeated", "no tube could be counted")
+	}
+	if f := r.Facts; f != nil && f.Unmeasured != "" {
+		r.unmeasured("facts committed", f.Unmeasured)
+	}
+}
+
+// Elsewhere names where a watched test had to become visible.
+func (r *Result) Elsewhere() string {
+	if len(r.Carriers) == 1 {
+		return "visible at the one carrier there is"
+	}
+	return "visible at the other carrier"
+}
+
+func (r *Result) judgeSurge(o Objectives) {
 	if o.Goodput > 0 {
 		got := r.Surge.GoodputPerS
 		r.Checks = append(r.Checks, Check{"goodput per s", o.Goodput, got, got >= o.Goodput})
@@ -91,11 +149,13 @@ func (r *Result) judgeSurge(o Objectives, most func(string, float64, float64)) {
 		r.Checks = append(r.Checks, Check{"recovery s", o.Recovery, got, got >= 0 && got <= o.Recovery})
 	}
 	if o.Refusal > 0 && r.Surge.RefusalMS.Count > 0 {
-		most("refusal p99 ms", r.Surge.RefusalMS.P99, o.Refusal)
-		most("refusals without Retry-After", float64(r.Surge.WithoutHint), 0)
+		r.most("refusal p99 ms", r.Surge.RefusalMS.P99, o.Refusal)
+		r.most("refusals without Retry-After", float64(r.Surge.WithoutHint), 0)
 	}
-	most("displays refused", float64(r.Surge.DisplayRefused), 0)
-	most("bindings refused", float64(r.Surge.BindingRefused), 0)
+	r.most("displays refused", float64(r.Surge.DisplayRefused), 0)
+	r.most("bindings refused", float64(r.Surge.BindingRefused), 0)
+	r.most("displays unserved", float64(r.Surge.DisplayUnserved), 0)
+	r.most("bindings unserved", float64(r.Surge.BindingUnserved), 0)
 }
 
 // The exit codes of a run.
@@ -110,7 +170,7 @@ const (
 // is true however badly the generator kept up.
 func (r *Result) Code() int {
 	switch {
-	case r.Lost+r.Wrong+r.Repeated > 0:
+	case r.Lost+r.Wrong+r.Repeated > 0, r.Facts.Excess() > 0:
 		return LedgerBroke
 	case !r.Valid:
 		return InvalidRun
@@ -132,7 +192,7 @@ func (r *Result) Verdict() string { return words[r.Code()] }
 func (r *Result) Text(verbose bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s/s", number(r.AchievedPerS), r.Unit)
-	fmt.Fprintf(&b, "   response p99 %s ms\n", number(r.ResponseMS.P99))
+	fmt.Fprintf(&b, "   response p99 %s ms   tries beyond the first %s, refused %s\n", number(r.ResponseMS.P99), count(r.Retries), count(r.Refusals))
 	fmt.Fprintf(&b, "%s: %s", r.Profile, r.Verdict())
 	for _, c := range r.Checks {
 		if !c.Held {
@@ -142,6 +202,9 @@ func (r *Result) Text(verbose bool) string {
 	for _, why := range r.Invalid {
 		fmt.Fprintf(&b, "; %s", why)
 	}
+	if len(r.NotMeasured) > 0 {
+		fmt.Fprintf(&b, "; not measured: %s", strings.Join(r.NotMeasured, ", "))
+	}
 	b.WriteByte('\n')
 	if r.Closed {
 		b.WriteString("closed: each answer paced the next request, so the latencies are not those of an open system\n")
@@ -150,16 +213,40 @@ func (r *Result) Text(verbose bool) string {
 		fmt.Fprintf(&b, "percentiles are without the first %s s\n", number(r.WarmS))
 	}
 	if l := r.Ledger; l != nil {
-		fmt.Fprintf(&b, "acknowledged %s = visible %s%s at both carriers; lost %d, wrong %d, repeated %s\n",
-			count(l.Checked), count(l.Visible), r.HiddenText(), l.Lost, l.Wrong, r.RepeatedText())
-		if l.Checked < l.Acked {
-			fmt.Fprintf(&b, "read back %s of %s acknowledged tests\n", count(l.Checked), count(l.Acked))
-		}
+		fmt.Fprintln(&b, l.Text(r.Carriers))
+	}
+	r.shownText(&b)
+	if f := r.Facts; f != nil {
+		fmt.Fprintf(&b, "facts: %s\n", f.Text())
 	}
 	if verbose {
 		r.details(&b)
 	}
 	return b.String()
+}
+
+func (r *Result) shownText(b *strings.Builder) {
+	if r.FoundShare >= 0 {
+		fmt.Fprintf(b, "of the displays %s%% showed a test, %s%% said that it was old\n", number(100*r.FoundShare), number(100*r.StaleShare))
+	}
+	if s := r.Surge; s != nil {
+		fmt.Fprintf(b, "never served in the crowd's patience: %s displays, %s bindings\n", count(s.DisplayUnserved), count(s.BindingUnserved))
+	}
+}
+
+// Text says how the facts stand beside the acknowledgements.
+func (f *Facts) Text() string {
+	if f.Unmeasured != "" {
+		return "not measured: " + f.Unmeasured
+	}
+	text := fmt.Sprintf("acknowledged %s, committed by all origins %s", count(f.Acknowledged), count(f.Committed))
+	if f.Excused > 0 {
+		text += fmt.Sprintf(", of which %s may be beyond that (unknown, or tried at another carrier too)", count(f.Excused))
+	}
+	if n := f.Excess(); n > 0 {
+		text += fmt.Sprintf("; %s that nobody sent", count(n))
+	}
+	return text
 }
 
 func (r *Result) details(b *strings.Builder) {
@@ -169,6 +256,12 @@ func (r *Result) details(b *strings.Builder) {
 		fmt.Fprintf(b, "\n%s: offered %s/s, achieved %s/s; sent %s, acked %s, failed %s, unknown %s, dropped %s\n", s.Name,
 			number(s.OfferedPerS), number(s.AchievedPerS), count(u.Sent), count(u.Acked), count(u.Failed), count(u.Unknown), count(u.Dropped))
 		spread(b, "response", s.ResponseMS.P50, s.ResponseMS.P90, s.ResponseMS.P99, s.ResponseMS.P999, s.ResponseMS.P9999, s.ResponseMS.Max)
+		if len(s.ByKind) > 1 {
+			for _, kind := range sorted(s.ByKind) {
+				k := s.ByKind[kind]
+				spread(b, kind, k.P50, k.P90, k.P99, k.P999, k.P9999, k.Max)
+			}
+		}
 		spread(b, "service", s.ServiceMS.P50, s.ServiceMS.P90, s.ServiceMS.P99, s.ServiceMS.P999, s.ServiceMS.P9999, s.ServiceMS.Max)
 		codes(b, s)
 	}
@@ -176,9 +269,6 @@ func (r *Result) details(b *strings.Builder) {
 		spread(b, "visible", v.P50, v.P90, v.P99, v.P999, v.P9999, v.Max)
 	}
 	spread(b, "lag", r.LagMS.P50, r.LagMS.P90, r.LagMS.P99, r.LagMS.P999, r.LagMS.P9999, r.LagMS.Max)
-	if r.Facts != nil {
-		fmt.Fprintf(b, "  facts      acknowledged %s, committed by all origins %s\n", count(r.Facts.Acknowledged), count(r.Facts.Committed))
-	}
 	if s := r.Surge; s != nil {
 		fmt.Fprintf(b, "  surge      at its height")
 		for _, name := range slices.Sorted(maps.Keys(s.HeightPerS)) {
@@ -192,11 +282,23 @@ func (r *Result) details(b *strings.Builder) {
 	}
 	fmt.Fprintf(b, "all %s CPU µs/op, %s bytes written/op, generator %.0f%% of it; the machine was busy for %.1f s of %.1f\n",
 		number(r.CPUPerOp), number(r.DiskPerOp), 100*r.GeneratorShare, r.BusyCPU, r.DurationS*float64(r.Machine.Cores))
+	fmt.Fprintf(b, "%s\n", r.SettledText())
 	fmt.Fprintf(b, "%s, %d cores, %d MiB, Linux %s, fsync %.0f µs, load %.1f; generator %s; %s, commit %s\n",
 		r.Machine.CPU, r.Machine.Cores, r.Machine.MemoryMiB, r.Machine.Kernel, r.Machine.FsyncUS, r.Machine.Load1, r.Machine.Generator, r.Machine.Go, r.Commit)
 	for _, n := range r.Notes {
 		fmt.Fprintf(b, "note: %s\n", n)
 	}
+}
+
+// SettledText says what it cost with what was still owed at the last answer.
+func (r *Result) SettledText() string {
+	switch {
+	case len(r.Settled) == 0:
+		return "what was still owed when the last answer came was not measured"
+	case r.SettledS < 0:
+		return fmt.Sprintf("%s CPU µs/op with what was worked off after the last answer; some replica was still behind when the waiting ended", number(r.CPUPerOpSettled))
+	}
+	return fmt.Sprintf("%s CPU µs/op with what was worked off in the %.1f s after the last answer until no replica was behind", number(r.CPUPerOpSettled), r.SettledS)
 }
 
 func spread(b *strings.Builder, what string, p50, p90, p99, p999, p9999, most float64) {

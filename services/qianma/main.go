@@ -105,13 +105,21 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "qianma: %v\n  what to do: qianma --help lists the commands, qianma COMMAND --help its flags\n", err)
-		return usage
+		return usageOf(args)
 	}
 	return fail(stderr, out, k.Run())
 }
 
 // usage is the exit code of a command line that cannot be read.
 const usage = 2
+
+// usageOf is usage, but for load: there 2 is the word for a broken ledger.
+func usageOf(args []string) int {
+	if len(args) > 0 && args[0] == "load" {
+		return loadtest.Usage
+	}
+	return usage
+}
 
 // fail prints an error as people read it and returns the exit code: the error's
 // own if it has one, else 1.

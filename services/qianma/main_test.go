@@ -461,6 +461,8 @@ func TestMistakesAreSaidPlainly(t *testing.T) {
 		{"up", []string{"--bin", w.bin, "--shards", "display=0"}, 1, "use 1 to 64"},
 		{"up", []string{"--bin", w.bin, "--nats", "unicom=nats://h:1"}, 1, "give both for every carrier"},
 		{"fly", nil, 2, "qianma --help"},
+		{"load", []string{"--nonsense"}, 64, "qianma --help"}, // 2 is the word for a broken ledger
+		{"load", nil, 70, "start one with: qianma up"},
 	} {
 		out, code := w.qianma(c.verb, c.args...)
 		if code != c.code || !strings.Contains(out, c.says) {

@@ -32,12 +32,16 @@ import (
 type Lies struct {
 	LoseEvery      int64         // every n-th registration is acknowledged and not kept
 	RepeatEvery    int64         // every n-th registration is kept twice
+	DoubleEvery    int64         // of every n-th result two facts are committed, which no tube shows
 	DropReplyEvery int64         // every n-th write is done and its connection cut
 	RefuseEvery    int64         // every n-th write gets 429
 	RejectEvery    int64         // every n-th registration row is rejected
 	NoTubes        bool          // it cannot be asked what is in a tube
 	Hint           bool          // refusals carry Retry-After
 	Lag            time.Duration // until the other carrier shows what this one took
+	Owe            time.Duration // until one replica says that it holds what was committed
+	Others         bool          // somebody else writes all the time
+	Stale          bool          // displays say that what they show is old
 }
 
 // Province is the fake. All fields are set before the first request.
@@ -56,7 +60,9 @@ type Province struct {
 	stall   time.Time
 	writes  atomic.Int64
 	rows    atomic.Int64
+	results atomic.Int64
 	seq     atomic.Uint64
+	wrote   atomic.Int64 // Unix ns of the last fact
 	Shows   atomic.Int64 // displays answered
 }
 
@@ -156,8 +162,8 @@ func (p *Province) handler(carrier string) http.Handler {
 	mux.HandleFunc("GET /v1/code", p.code(carrier))
 	mux.HandleFunc("POST /v1/verify", p.verify)
 	mux.HandleFunc("POST /v1/persons/resolve", p.resolve)
-	mux.HandleFunc("GET /v1/marks", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, `{"process":"x","origins":{"unicom/nucleic/0/1":{"seq":%d,"digest":"00"}}}`, p.seq.Load())
+	mux.HandleFunc("GET /v1/marks", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"process":"x","origins":{"unicom/nucleic/0/1":{"seq":%d,"digest":"00"},"unicom/vaccine/0/1":{"seq":7,"digest":"00"}}}`, p.mark(carrier))
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
@@ -168,6 +174,23 @@ func (p *Province) handler(carrier string) http.Handler {
 		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// mark is how many facts a carrier says it holds.
+func (p *Province) mark(carrier string) uint64 {
+	if p.Others {
+		p.commit()
+	}
+	n := p.seq.Load()
+	if carrier == "mobile" && n > 0 && time.Since(time.Unix(0, p.wrote.Load())) < p.Owe {
+		n--
+	}
+	return n
+}
+
+func (p *Province) commit() {
+	p.seq.Add(1)
+	p.wrote.Store(time.Now().UnixNano())
 }
 
 func refuse(w http.ResponseWriter, status int, code string) {
@@ -239,7 +262,7 @@ func (p *Province) answer(carrier string, r *http.Request, body []byte, do func(
 			continue
 		}
 		accepted++
-		p.seq.Add(1)
+		p.commit()
 	}
 	if len(rows) == 1 && accepted == 0 {
 		return []byte(`{"code":"tube_full","message":"no","fix":"none"}`)
@@ -271,6 +294,7 @@ func (p *Province) register(carrier string, row []byte, isBinary bool) string {
 	t.swabs = append(t.swabs, s)
 	if every(&p.rows, p.RepeatEvery) {
 		t.swabs = append(t.swabs, s)
+		p.commit()
 	}
 	if old := p.persons[person]; old == nil || old.sampled.Before(s.sampled) {
 		p.persons[person] = &s
@@ -334,6 +358,10 @@ func (p *Province) result(carrier string, row []byte, isBinary bool) string {
 		p.tubes[number] = t
 	}
 	t.outcome, t.carrier, t.resulted = outcome, carrier, time.Now()
+	p.results.Add(1)
+	if every(&p.results, p.DoubleEvery) {
+		p.commit()
+	}
 	return ""
 }
 
@@ -364,7 +392,7 @@ func (p *Province) code(carrier string) http.HandlerFunc {
 		p.asked[person]++
 		nucleic := p.nucleic(carrier, person)
 		p.mu.Unlock()
-		fmt.Fprintf(w, `{"person":%q,"colour":"green","reasons":[{"code":"nucleic","text":"ok"}],"nucleic":%s,"data":{"stale":false},"token":"QM1:ABC %s"}`, person, nucleic, r.URL.Query().Get("person")[2:6])
+		fmt.Fprintf(w, `{"person":%q,"colour":"green","reasons":[{"code":"nucleic","text":"ok"}],"nucleic":%s,"data":{"stale":%v},"token":"QM1:ABC %s"}`, person, nucleic, p.Stale, r.URL.Query().Get("person")[2:6])
 	}
 }
 
