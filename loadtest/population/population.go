@@ -149,8 +149,8 @@ func (d *Draw) Next() uint32 {
 
 // Pool is a kind of tube and the share of people that are sampled into it.
 type Pool struct {
-	Size  uint8
-	Share float64
+	Size  uint8   `json:"size"`
+	Share float64 `json:"share"`
 }
 
 // CityMix is a city's day: sealed zones and key groups singly, control zones
