@@ -3,8 +3,8 @@
 // A machine holds some sixty of these stores, where Pebble supposes one.
 //
 // When: scheduler grants what the store itself allows, as Pebble's own does, and
-// is woken by what changes that; only while somebody was refused does it look
-// again by itself. Pebble's own looks ten times a second for as long as the
+// is woken by what changes that; only while a compaction runs, or somebody was
+// refused, does it look again by itself. Pebble's own looks ten times a second for as long as the
 // store is open, which was half of all wake-ups of an idle province.
 //
 // How fast: tables are written at a walk (pace.go) until the store falls behind.
@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // lookAgain is between two looks while a compaction waits: what a store allows
@@ -27,9 +28,10 @@ const lookAgain = 100 * time.Millisecond
 // scheduler is for one store, and for one life of it. It implements
 // pebble.CompactionScheduler, and the handle of every grant.
 //
-// Pebble calls it with its own locks held, and is called back without ours.
+// Pebble calls it with its own locks held. It is asked what it allows with ours
+// held, which it permits, and for nothing else.
 type scheduler struct {
-	pace  pace
+	pace  Pace
 	db    pebble.DBForCompaction // set by Register, before any other call
 	poke  chan struct{}          // holds one: there may be something to grant
 	stop  chan struct{}
@@ -47,9 +49,15 @@ var (
 
 // Calm sets the options of one store, for one opening of it: its file system,
 // its listener and its scheduler. It is called last, when what it builds on is
-// in them. One compaction runs at a time.
-func Calm(o *pebble.Options) {
+// in them. One compaction runs at a time, but for those that only delete.
+func Calm(o *pebble.Options) *Pace {
 	s := newScheduler()
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.L0CompactionThreshold == 0 {
+		o.L0CompactionThreshold = 4 // as Pebble would
+	}
 	s.pace.limit = int32(o.L0CompactionThreshold)
 	o.Experimental.CompactionScheduler = s
 	o.CompactionConcurrencyRange = func() (int, int) { return 1, 1 }
@@ -59,6 +67,7 @@ func Calm(o *pebble.Options) {
 		listener = pebble.TeeEventListener(*o.EventListener, listener)
 	}
 	o.EventListener = &listener
+	return &s.pace
 }
 
 // newScheduler returns the scheduler of one store.

@@ -18,19 +18,29 @@ const (
 	restMax    = 40 * time.Millisecond
 )
 
-// pace says whether a store's tables are written at a walk. They are until the
-// store falls behind: its writers would wait for it then, and every read looks
-// through what was not compacted. It learns of that by Pebble's events, which
-// come with Pebble's locks held.
-type pace struct {
+// Pace says whether a store's tables are written at a walk. They are until the
+// store falls behind, because its writers would wait for it then and every read
+// look through what was not compacted, and until somebody waits for a flush. It
+// learns of the first by Pebble's events, which come with Pebble's locks held.
+// It is safe for concurrent use.
+type Pace struct {
 	limit   int32        // flushes that one compaction may let come
 	stalled atomic.Bool  // writers wait for a flush or a compaction
-	closing atomic.Bool  // whoever closes the store waits for both
+	closing atomic.Bool  // whoever closes the store waits for what runs
+	waiting atomic.Int32 // calls of Flush
 	queued  atomic.Bool  // the flush under way writes more than one memtable
 	owed    atomic.Int32 // flushes since the first level was last compacted
 }
 
-func (p *pace) listener() pebble.EventListener {
+// Flush is db.Flush for somebody who waits for it: nothing rests meanwhile. db
+// is the store that was opened at this pace.
+func (p *Pace) Flush(db *pebble.DB) error {
+	p.waiting.Add(1)
+	defer p.waiting.Add(-1)
+	return db.Flush()
+}
+
+func (p *Pace) listener() pebble.EventListener {
 	return pebble.EventListener{
 		WriteStallBegin: func(pebble.WriteStallBeginInfo) { p.stalled.Store(true) },
 		WriteStallEnd:   func() { p.stalled.Store(false) },
@@ -45,12 +55,12 @@ func (p *pace) listener() pebble.EventListener {
 }
 
 // behind reports whether a table of the category must be written at once.
-func (p *pace) behind(category vfs.DiskWriteCategory) bool {
+func (p *Pace) behind(category vfs.DiskWriteCategory) bool {
 	if p.stalled.Load() || p.closing.Load() {
 		return true
 	}
 	if category == categoryFlush {
-		return p.queued.Load()
+		return p.queued.Load() || p.waiting.Load() > 0
 	}
 	return p.owed.Load() >= p.limit
 }
@@ -65,7 +75,7 @@ const (
 // walk. What was synced or closed without an error has been written, as ever.
 type paced struct {
 	vfs.FS
-	pace *pace
+	pace *Pace
 }
 
 // Create implements vfs.FS.
@@ -86,10 +96,11 @@ var steps = sync.Pool{New: func() any { return new([stepBytes]byte) }}
 // one writer at a time.
 type walker struct {
 	vfs.File
-	pace     *pace
+	pace     *Pace
 	category vfs.DiskWriteCategory
 	buf      *[stepBytes]byte // nil once closed
 	held     int              // bytes of buf that are not written yet
+	failed   error            // of a write: some of what was taken is not there
 	since    time.Time        // the end of the last rest
 }
 
@@ -111,12 +122,11 @@ func (w *walker) Write(p []byte) (int, error) {
 }
 
 func (w *walker) flush() error {
-	if w.held == 0 {
-		return nil
+	if w.held > 0 && w.failed == nil {
+		_, w.failed = w.File.Write(w.buf[:w.held])
+		w.held = 0
 	}
-	_, err := w.File.Write(w.buf[:w.held])
-	w.held = 0
-	return err
+	return w.failed
 }
 
 func (w *walker) rest() {

@@ -119,7 +119,7 @@ func (f *fsm) close() error {
 	f.filling()
 	var err error
 	if f.stopped == nil && f.store.fail.Err() == nil {
-		err = f.gen.db.Flush()
+		err = f.gen.flush()
 	}
 	return errors.Join(err, f.gen.release())
 }

@@ -90,7 +90,7 @@ func (s *snapshots) install(id string, f *fsm) error {
 	}
 	if f.led.index >= a.meta.Index {
 		// What is here contains the snapshot: keep it, it may be ahead.
-		err := errors.Join(f.gen.db.Flush(), f.store.fail.Err())
+		err := errors.Join(f.gen.flush(), f.store.fail.Err())
 		if err == nil {
 			err = s.store.record(f.gen, a.meta)
 		}
@@ -231,7 +231,7 @@ func (s *store) export() (io.ReadCloser, int64, error) {
 		return nil, 0, errStopped
 	}
 	_, dir := s.reserve()
-	err := gen.db.Flush() // without a WAL, a checkpoint holds only what was flushed
+	err := gen.flush() // without a WAL, a checkpoint holds only what was flushed
 	if err == nil {
 		err = gen.db.Checkpoint(dir)
 	}

@@ -154,7 +154,7 @@ func (s *store) reserve() (number uint64, dir string) {
 	return number, s.path(number)
 }
 
-func (s *store) options() *pebble.Options {
+func (s *store) options() (*pebble.Options, *compaction.Pace) {
 	o := &pebble.Options{
 		FS:                          s.fs,
 		Logger:                      s.fail,
@@ -175,8 +175,7 @@ func (s *store) options() *pebble.Options {
 		// the two cores than it saves of the disk.
 		o.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 	}
-	compaction.Calm(o)
-	return o
+	return o, compaction.Calm(o)
 }
 
 func (s *store) openGeneration(number uint64) (*generation, error) {
@@ -184,12 +183,13 @@ func (s *store) openGeneration(number uint64) (*generation, error) {
 	if err := raftlog.MakeDir(s.fs, dir); err != nil {
 		return nil, err
 	}
-	db, err := raftlog.OpenDB(dir, s.options())
+	o, pace := s.options()
+	db, err := raftlog.OpenDB(dir, o)
 	if err != nil {
 		return nil, err
 	}
 	s.open.Add(1)
-	return &generation{store: s, number: number, db: db, refs: 1}, nil
+	return &generation{store: s, number: number, db: db, pace: pace, refs: 1}, nil
 }
 
 // acquire returns the living generation; the caller must release it. It is nil
@@ -277,11 +277,15 @@ type generation struct {
 	store  *store
 	number uint64
 	db     *pebble.DB
+	pace   *compaction.Pace
 
 	// Guarded by store.mu.
 	refs   int
 	doomed bool // replaced: its directory goes with it
 }
+
+// flush puts what is in memory on disk, for somebody who waits.
+func (g *generation) flush() error { return g.pace.Flush(g.db) }
 
 // share is one more reference for somebody who holds one.
 func (g *generation) share() *generation {

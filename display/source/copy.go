@@ -26,6 +26,7 @@ import (
 type Copy struct {
 	cfg   CopyConfig
 	db    *pebble.DB
+	pace  *compaction.Pace
 	queue chan kept
 	stop  chan struct{}
 	wg    sync.WaitGroup
@@ -92,7 +93,7 @@ func (c *Copy) open() error {
 		FS: c.cfg.FS, Cache: cache, MemTableSize: 8 << 20, DisableWAL: true,
 		FormatMajorVersion: pebble.FormatNewest, MaxOpenFiles: 256, L0CompactionThreshold: 4, Logger: quiet{},
 	}
-	compaction.Calm(o)
+	c.pace = compaction.Calm(o)
 	db, err := pebble.Open(c.cfg.Dir, o)
 	if err != nil {
 		return err
@@ -226,7 +227,7 @@ func (c *Copy) Close() error {
 		for len(c.queue) > 0 {
 			c.log(c.commit(<-c.queue))
 		}
-		c.err = errors.Join(c.db.Flush(), c.db.Close())
+		c.err = errors.Join(c.pace.Flush(c.db), c.db.Close())
 	})
 	return c.err
 }

@@ -114,7 +114,7 @@ func (s *Store) reserveCopy() (*copied, uint64, error) {
 
 // fillCopy puts what is in memory on disk and links the files.
 func (s *Store) fillCopy(x *copied) error {
-	if err := s.db.Flush(); err != nil {
+	if err := s.pace.Flush(s.db); err != nil {
 		return err
 	}
 	if err := s.db.Checkpoint(x.dir); err != nil {

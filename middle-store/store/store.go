@@ -96,6 +96,7 @@ type Store struct {
 	cfg  Config
 	home home
 	db   *pebble.DB
+	pace *compaction.Pace
 	fail *raftlog.Failure
 	live atomic.Bool // Open is over: failures are the node's, not the caller's
 
@@ -159,7 +160,7 @@ func (s *Store) openGeneration(n uint64) error {
 	opts.Logger, opts.EventListener = s.fail, s.fail.Listener()
 	opts.Cache = pebble.NewCache(int64(s.cfg.CacheBytes))
 	defer opts.Cache.Unref()
-	compaction.Calm(opts)
+	s.pace = compaction.Calm(opts)
 	db, err := raftlog.OpenDB(s.home.path(n), opts)
 	if err != nil {
 		return err
@@ -218,7 +219,12 @@ func (s *Store) tend() {
 }
 
 // Flush puts all that has been folded on disk.
-func (s *Store) Flush() error {
+func (s *Store) Flush() error { return s.flush(func() error { return s.db.Flush() }) }
+
+// flushNow is Flush for somebody who waits.
+func (s *Store) flushNow() error { return s.flush(func() error { return s.pace.Flush(s.db) }) }
+
+func (s *Store) flush(put func() error) error {
 	leave, err := s.enter()
 	if err != nil {
 		return err
@@ -231,7 +237,7 @@ func (s *Store) Flush() error {
 	if !dirty {
 		return nil
 	}
-	return s.db.Flush()
+	return put()
 }
 
 // enter keeps the database open until leave is called.
@@ -254,7 +260,7 @@ func (s *Store) Close() error {
 		close(s.stop)
 		s.stopped.Wait()
 		s.copies.expire(s.cfg.Clock.Now().Add(time.Hour), s.dropCopy)
-		err := s.Flush()
+		err := s.flushNow()
 		if errors.Is(err, ErrFailed) {
 			err = nil // told already
 		}
