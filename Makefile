@@ -115,7 +115,7 @@ bench-peers: build ## ours and the peers alternately under one schedule, setting
 	@DATA=$(DATA) QIANMA=bin/qianma loadtest/bench-peers
 
 .PHONY: bench-goals
-bench-goals: build ## the table of goals against the province in DATA, short; as they are stated: DURATION=5m ROUNDS=3 (SCAN, BATCH, DISPLAYS, DAY, PEOPLE, GOALS)
+bench-goals: build ## the table of goals against the province in DATA, short; as they are stated, and more: see the head of loadtest/bench-goals (DURATION, ROUNDS, SCAN, BATCH, DISPLAYS, DAY, PEOPLE, BACK, GOALS)
 	@DATA=$(DATA) QIANMA=bin/qianma loadtest/bench-goals
 
 .PHONY: bench-outside
