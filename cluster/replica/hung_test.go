@@ -71,6 +71,7 @@ func aloneInSilence(t *testing.T) bool {
 	lead := w.leader()
 	last, other := w.node(w.besides(lead)[0]), w.node(w.besides(lead)[1])
 	g, ra, hears := last.group0(), raftOf(last), raftOf(other)
+	until(t, "both followers to be members", func() bool { return g.isMember() && other.group0().isMember() })
 	silence := g.r.cfg.Tuning.Heartbeat
 	patient(t, ra)
 	stood := make(chan raft.Observation, 1)
@@ -92,4 +93,15 @@ func aloneInSilence(t *testing.T) bool {
 		pause(t.Context(), 5*time.Millisecond)
 	}
 	return true
+}
+
+// Goal: who is in no group yet, and has never heard a leader, is no majority by
+// itself. Method: one of three starts alone, and is asked.
+func TestWhoIsInNoGroupCallsNobodyHung(t *testing.T) {
+	w := newWorld(t, abc...)
+	w.start(abc[1])
+	n := w.node(abc[1])
+	if n.group0().hung(raftOf(n), serverID(abc[0], "another")) {
+		t.Fatal("a process that is in no group called a leader hung")
+	}
 }

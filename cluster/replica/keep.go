@@ -148,11 +148,18 @@ func (g *group) watchLeader() {
 	}
 	g.wait.Go(func() {
 		defer g.probing.Store(false)
-		if !g.hung(ra, id) && !g.gone(id) {
+		why := ""
+		switch {
+		case g.hung(ra, id):
+			why = "a majority has not heard from it"
+		case g.gone(id):
+			why = "its process is gone or does not lead"
+		default:
 			return
 		}
 		pause(g.ctx, time.Duration(rank)*quiet/2+rand.N(quiet/8))
 		if _, now := ra.LeaderWithID(); now == id && time.Since(ra.LastContact()) >= quiet && ra.State() == raft.Follower {
+			g.log.Info("standing for election", "leader", id, "why", why)
 			g.stand()
 		}
 	})
@@ -196,13 +203,17 @@ func (g *group) hung(ra *raft.Raft, id raft.ServerID) bool {
 	}
 	ctx, cancel := context.WithTimeout(g.ctx, silence/3)
 	defer cancel()
-	voters, agree := 0, 1
+	voters, agree := 0, 0
 	for _, s := range ra.GetConfiguration().Configuration().Servers {
 		if s.Suffrage != raft.Voter {
 			continue
 		}
 		voters++
-		if name, life := splitID(s.ID); s.ID != id && s.ID != g.self {
+		switch name, life := splitID(s.ID); s.ID {
+		case id:
+		case g.self: // counts as a voter only: who is in no group yet has heard nobody and is no majority
+			agree++
+		default:
 			h, err := g.askHello(ctx, name)
 			if err == nil && h.life == life && !h.leads && h.silent >= silence*2/3 {
 				agree++
@@ -221,7 +232,6 @@ func (g *group) stand() {
 	if in == nil {
 		return
 	}
-	g.log.Info("the leader is gone or hangs; standing for election")
 	var resp raft.TimeoutNowResponse
 	req := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}
 	if err := in.trans.TimeoutNow(g.self, raft.ServerAddress(g.self), req, &resp); err != nil {
