@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,10 +46,25 @@ func (c *FindMaxCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 	}
 	defer stop()
 	view := newLive(k.Stderr, c.Quiet)
+	start := c.Rate
+	if start == 0 {
+		start = usual[c.Profile] / 4
+	}
+	found, err := FindMax(Search{Start: start, Ceiling: c.Ceiling, Tolerance: c.Tolerance, Confirm: c.Confirm}, c.tries(ctx, system, view))
+	view.done()
+	if err != nil {
+		return err
+	}
+	return c.print(k, found)
+}
+
+// tries makes the runs of a search, each into a directory of its own and each
+// when the system has done with the one before.
+func (c *FindMaxCommand) tries(ctx context.Context, system System, view *live) func(rate float64) (*report.Result, error) {
 	run := RunCommand{Shape: c.Shape, Reach: c.Reach, Limits: c.Limits, Parts: 1}
 	run.Duration = c.Probe
 	n := 0
-	try := func(rate float64) (*report.Result, error) {
+	return func(rate float64) (*report.Result, error) {
 		n++
 		one := run
 		one.Rate, one.Out = rate, filepath.Join(c.Out, fmt.Sprintf("%02d-%.0f", n, rate))
@@ -60,6 +76,11 @@ func (c *FindMaxCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 			o.Draw = newDraw(o.Draw, uint64(n))
 		}
 		o.Live = view.show
+		if note, err := rest(ctx, o.System, c.Shared); err != nil {
+			return nil, err
+		} else if note != "" {
+			o.System.Notes = append(slices.Clone(system.Notes), note)
+		}
 		res, _, err := Run(ctx, o)
 		if err == nil && ctx.Err() != nil {
 			return nil, ctx.Err() // what was interrupted says nothing of the rate
@@ -69,16 +90,6 @@ func (c *FindMaxCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 		}
 		return res, err
 	}
-	start := c.Rate
-	if start == 0 {
-		start = usual[c.Profile] / 4
-	}
-	found, err := FindMax(Search{Start: start, Ceiling: c.Ceiling, Tolerance: c.Tolerance, Confirm: c.Confirm}, try)
-	view.done()
-	if err != nil {
-		return err
-	}
-	return c.print(k, found)
 }
 
 // refuse says what leaves nothing to search for.
