@@ -168,6 +168,9 @@ func (g *group) forgot(own fact.Origin, there fact.Mark) bool {
 	if there.Seq >= here.Seq {
 		return true
 	}
+	if m, ok := g.fsm.trail.at(there.Seq); ok {
+		return m != there
+	}
 	next, err := g.blocks(own, there.Seq, 1)
 	if err != nil || len(next) == 0 {
 		return false // cannot tell now; the mark will be told again

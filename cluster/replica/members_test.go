@@ -224,6 +224,39 @@ func TestRestoredFromBackup(t *testing.T) {
 	}
 }
 
+// Goal: a mark of ours that is behind is taken for what it is: part of our
+// history, or of another. Method: every such mark, true and with another digest,
+// while it is remembered and when only the store has it.
+func TestAMarkBehindIsHeldAgainstOurHistory(t *testing.T) {
+	t.Parallel()
+	w := three(t, nil)
+	for i := range 6 {
+		w.leader().put(t, toyCommand(uint64(i), "x"))
+	}
+	w.equal()
+	g := w.node(abc[0]).group0()
+	own, _ := g.own()
+	history := slices.DeleteFunc(slices.Clone(g.fsm.trail.marks), func(m fact.Mark) bool { return m.Seq == 0 || m == g.marks()[own] })
+	if len(history) != 5 {
+		t.Fatalf("%d marks behind the newest, want 5", len(history))
+	}
+	for _, remembered := range []bool{true, false} {
+		for _, m := range history {
+			if !remembered {
+				g.fsm.trail.reset()
+			}
+			if _, ok := g.fsm.trail.at(m.Seq); ok != remembered {
+				t.Fatalf("the mark at %d is remembered: %v, want %v", m.Seq, ok, remembered)
+			}
+			other := m
+			other.Digest[0]++
+			if g.forgot(own, m) || !g.forgot(own, other) {
+				t.Errorf("remembered %v: at %d our own mark is forgotten %v, another %v", remembered, m.Seq, g.forgot(own, m), g.forgot(own, other))
+			}
+		}
+	}
+}
+
 // Goal: whatever happens to nodes and links, replicas that can talk again end
 // with equal marks and keys, no acknowledged fact is missing, and none is held
 // twice.
