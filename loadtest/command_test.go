@@ -404,10 +404,7 @@ func TestAPanicIsNoVerdict(t *testing.T) {
 // Goal: whoever asked for less than the whole proof is told what is missing.
 func TestWhatWasNotMeasuredIsNamed(t *testing.T) {
 	p := fake.New(t, fake.Lies{})
-	out, _, code := runCommand(t, append(loose, "--data="+p.Dir, "--rate=100", "--duration=1s", "--people=1000", "--quiet", "--watch=-1", "--read-back=-1", "--carriers=unicom")...)
-	if code == report.InvalidRun {
-		t.Skip("this machine is too busy for a valid run")
-	}
+	out, _, _ := runCommand(t, append(loose, "--data="+p.Dir, "--rate=100", "--duration=1s", "--people=1000", "--quiet", "--watch=-1", "--read-back=-1", "--carriers=unicom")...)
 	for _, want := range []string{"not measured: ", "visible at the one carrier there is p99 ms (no test was watched)", "the ledger was not read back"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no word of %q:\n%s", want, out)

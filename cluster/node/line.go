@@ -17,7 +17,7 @@ import (
 // carrier and to the middle stores. Each step adds it once at most to the time
 // until a fact is visible, and under load it saves most of the cost of moving
 // one.
-const Gather = 50 * time.Millisecond
+const Gather = 100 * time.Millisecond
 
 // line moves the facts of one shard: out to the broker while this node leads
 // the shard, in from the other carriers while it does, and word back of how

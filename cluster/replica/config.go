@@ -91,7 +91,7 @@ type Tuning struct {
 	Inflight      int // entries (or forwarded calls) under way; 4
 	// Gather is the least time between two entries (or forwarded calls) of one
 	// process: what arrives in between travels together. A call that finds
-	// nothing sent lately leaves at once. 40 ms.
+	// nothing sent lately leaves at once. 80 ms.
 	Gather     time.Duration
 	QueueCalls int // callers that may wait in one group; 8192
 	QueueBytes int // and the bytes they may hold; 32 MiB
@@ -137,7 +137,7 @@ func (t *Tuning) setDefaults() {
 	orElse(&t.EntryBytes, 1<<20)
 	orElse(&t.EntryCommands, 4096)
 	orElse(&t.Inflight, 4)
-	orElse(&t.Gather, 40*time.Millisecond)
+	orElse(&t.Gather, 80*time.Millisecond)
 	orElse(&t.QueueCalls, 8192)
 	orElse(&t.QueueBytes, 32<<20)
 	orElse(&t.LogMemTable, 16)
