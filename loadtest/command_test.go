@@ -195,7 +195,7 @@ func TestSeveralGeneratorsMakeOneRun(t *testing.T) {
 // run's shape and of how to reach the province, its command line says again.
 func TestAGeneratorIsToldAllOfTheRun(t *testing.T) {
 	c := RunCommand{Quiet: true, Pprof: true}
-	c.Ack, c.Format, c.Split, c.Carriers = "replicated", "ndjson", []float64{.25, .75}, []string{"mobile", "unicom"}
+	c.Profile, c.Ack, c.Format, c.Split, c.Carriers = "batch", "replicated", "ndjson", []float64{.25, .75}, []string{"mobile", "unicom"}
 	ours := map[string]bool{"ReadBack": true, "Settle": true} // the parent's own work
 	each := func(of reflect.Value, do func(name string, v reflect.Value)) {
 		for i := range of.NumField() {
@@ -347,7 +347,6 @@ func TestComparePrintsRatios(t *testing.T) {
 func TestWordsThatAreNotUnderstoodAreRefused(t *testing.T) {
 	p := fake.New(t, fake.Lies{})
 	for _, args := range [][]string{
-		{"nonsense", "--data=" + p.Dir},
 		{"scan", "--data=" + t.TempDir()},
 		{"scan", "--data=" + p.Dir, "--plan=fast"},
 		{"scan", "--data=" + p.Dir, "--carriers=telecom"},
@@ -373,6 +372,22 @@ func TestWordsThatAreNotUnderstoodAreRefused(t *testing.T) {
 		if err := command(t.Context(), &out, &out, append(append([]string{"load"}, args...), "--quiet", "--duration=1s")...); err == nil || exitCode(err) != 70 {
 			t.Errorf("%v: %v", args, err)
 		}
+	}
+}
+
+// Goal: a profile that does not exist is a mistake in the command line, found
+// before anything is made. Method: it is asked for, and the directory looked at.
+func TestAMisspeltProfileMakesNothing(t *testing.T) {
+	dir := t.TempDir()
+	for _, args := range [][]string{{"load", "scann"}, {"load", "find-max", "scann"}} {
+		var out bytes.Buffer
+		var wrong *kong.ParseError
+		if err := command(t.Context(), &out, &out, append(args, "--data="+dir)...); !errors.As(err, &wrong) {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+	if made, err := os.ReadDir(dir); err != nil || len(made) > 0 {
+		t.Errorf("made %v, %v", made, err)
 	}
 }
 
