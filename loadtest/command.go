@@ -51,7 +51,7 @@ type Command struct {
 
 // Shape is what a run does.
 type Shape struct {
-	Profile  string        `arg:"" optional:"" enum:"scan,batch,display,verify,day,surge,midnight,preload" default:"scan" help:"scan, batch, display, verify, day, surge, midnight or preload."`
+	Profile  string        `arg:"" optional:"" enum:"scan,batch,display,verify,day,surge,midnight,preload" default:"scan" help:"One of ${enum}."`
 	Rate     float64       `help:"Tests (or displays) a second; 0: the profile's own." default:"0"`
 	Displays float64       `help:"Displays a second beside the tests, for day and surge (0: twice the rate) and for batch (0: none)."`
 	Duration time.Duration `help:"How long arrivals come." default:"60s"`

@@ -2,7 +2,11 @@ package loadtest
 
 import (
 	"errors"
+	"io"
 	"testing"
+
+	"qianma/loadtest/cost"
+	"qianma/loadtest/drive"
 )
 
 // Goal: a try begins when the last one's work is done, and at the bound with a
@@ -32,5 +36,22 @@ func TestATryWaitsForWhatTheLastOneLeft(t *testing.T) {
 	broken := errors.New("no /proc")
 	if _, err := untilIdle(t.Context(), 3, func() (float64, error) { return 0, broken }); !errors.Is(err, broken) {
 		t.Errorf("an error was swallowed: %v", err)
+	}
+}
+
+// Goal: the wait comes before the load, and not where others load too. Method: a
+// system that cannot be metered, so that the wait ends the try; was it opened?
+func TestATryIsMadeAfterTheWait(t *testing.T) {
+	broken := errors.New("no /proc")
+	for _, shared := range []bool{false, true} {
+		opened := false
+		system := System{Name: "none", Carriers: []string{"unicom"},
+			Processes: func() ([]cost.Process, error) { return nil, broken },
+			Open:      func(string) (drive.Target, error) { opened = true; return nil, broken }}
+		c := FindMaxCommand{}
+		c.Profile, c.People, c.Shared, c.Out = "batch", 1000, shared, t.TempDir()
+		if _, err := c.tries(t.Context(), system, newLive(io.Discard, true))(100); !errors.Is(err, broken) || opened != shared {
+			t.Errorf("shared %v: opened %v, %v", shared, opened, err)
+		}
 	}
 }
