@@ -55,6 +55,55 @@ func TestFindMaxKeepsToItsCeilingAndGivesUp(t *testing.T) {
 	}
 }
 
+// Goal: a rate that a hiccup missed is tried again, an overload and a
+// confirmation are not. Method: a system that keeps up, or is valid, or neither.
+func TestARateThatAHiccupMissedIsTriedAgain(t *testing.T) {
+	const capacity = 7000
+	search := func(hiccup func(n int, rate float64) *report.Result) Found {
+		n := 0
+		f, err := FindMax(Search{Start: 5000, Tolerance: .05, Confirm: 1}, func(rate float64) (*report.Result, error) {
+			n++
+			if r := hiccup(n, rate); r != nil {
+				return r, nil
+			}
+			return &report.Result{Valid: true, OfferedPerS: rate, AchievedPerS: min(rate, capacity), Checks: []report.Check{{Held: rate <= capacity}}}, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	steady := search(func(int, float64) *report.Result { return nil })
+	for _, x := range []struct {
+		what string
+		was  report.Result
+		most float64
+	}{
+		{"a miss by a hair", report.Result{Valid: true, OfferedPerS: 5000, AchievedPerS: 4900, Checks: []report.Check{{}}}, capacity},
+		{"an invalid run", report.Result{OfferedPerS: 5000, AchievedPerS: 3000, Checks: []report.Check{{}}}, capacity},
+		{"an overload", report.Result{Valid: true, OfferedPerS: 5000, AchievedPerS: 4500, Checks: []report.Check{{}}}, 5000},
+	} {
+		f := search(func(n int, _ float64) *report.Result {
+			if n == 1 {
+				return &x.was
+			}
+			return nil
+		})
+		if f.Rate > x.most || f.Rate < x.most/1.06 {
+			t.Errorf("after %s at 5,000/s: found %v, want up to %v", x.what, f.Rate, x.most)
+		}
+	}
+	last := len(steady.Tried)
+	if f := search(func(n int, rate float64) *report.Result {
+		if n == last {
+			return &report.Result{Valid: true, OfferedPerS: rate, AchievedPerS: rate, Checks: []report.Check{{}}}
+		}
+		return nil
+	}); f.Rate >= steady.Rate {
+		t.Errorf("a confirmation was missed, and the search still found %v", f.Rate)
+	}
+}
+
 // Goal: a search ends as badly as what it saw. Method: a system of which every
 // try ends as told, or holds below a rate.
 func TestASearchEndsAsBadlyAsWhatItSaw(t *testing.T) {

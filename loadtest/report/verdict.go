@@ -188,12 +188,10 @@ var words = [...]string{"objectives held", "objectives missed", "LEDGER BROKEN",
 // Verdict is the code in a word.
 func (r *Result) Verdict() string { return words[r.Code()] }
 
-// Text is the report a terminal shows.
-func (r *Result) Text(verbose bool) string {
+// Why is the verdict with what decided it.
+func (r *Result) Why() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s/s", number(r.AchievedPerS), r.Unit)
-	fmt.Fprintf(&b, "   response p99 %s ms   tries beyond the first %s, refused %s\n", number(r.ResponseMS.P99), count(r.Retries), count(r.Refusals))
-	fmt.Fprintf(&b, "%s: %s", r.Profile, r.Verdict())
+	b.WriteString(r.Verdict())
 	for _, c := range r.Checks {
 		if !c.Held {
 			fmt.Fprintf(&b, "; %s %s, wanted %s", c.What, number(c.Got), number(c.Want))
@@ -202,6 +200,15 @@ func (r *Result) Text(verbose bool) string {
 	for _, why := range r.Invalid {
 		fmt.Fprintf(&b, "; %s", why)
 	}
+	return b.String()
+}
+
+// Text is the report a terminal shows.
+func (r *Result) Text(verbose bool) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s/s", number(r.AchievedPerS), r.Unit)
+	fmt.Fprintf(&b, "   response p99 %s ms   tries beyond the first %s, refused %s\n", number(r.ResponseMS.P99), count(r.Retries), count(r.Refusals))
+	fmt.Fprintf(&b, "%s: %s", r.Profile, r.Why())
 	if len(r.NotMeasured) > 0 {
 		fmt.Fprintf(&b, "; not measured: %s", strings.Join(r.NotMeasured, ", "))
 	}
