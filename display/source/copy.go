@@ -91,7 +91,7 @@ func (c *Copy) open() error {
 	defer cache.Unref()
 	o := &pebble.Options{
 		FS: c.cfg.FS, Cache: cache, MemTableSize: 8 << 20, DisableWAL: true,
-		FormatMajorVersion: pebble.FormatNewest, MaxOpenFiles: 256, L0CompactionThreshold: 4, Logger: quiet{},
+		FormatMajorVersion: pebble.FormatNewest, MaxOpenFiles: 256, Logger: quiet{},
 	}
 	c.pace = compaction.Calm(o)
 	db, err := pebble.Open(c.cfg.Dir, o)
