@@ -71,7 +71,7 @@ func (n *Node) replicaConfig(machines func(int) machine.Machine) replica.Config 
 		Metrics:    n.Web.Metrics(),
 		Fatal:      n.Fatal,
 		Repeatable: true, // identity follows from content: a fact judged again is a duplicate
-		Tuning:     replica.Tuning{Leaderless: leaderless},
+		Tuning:     replica.Tuning{Leaderless: leaderless, Lease: lease(n.Config.Subsystem)},
 	}
 }
 
@@ -79,6 +79,19 @@ func (n *Node) replicaConfig(machines func(int) machine.Machine) replica.Config 
 // sender is told to go to another carrier: the whole of this one may just be
 // coming back.
 const leaderless = 1500 * time.Millisecond
+
+// lease is how long a process leads without a word from a majority; 0 leaves it
+// to replica, which takes half of what followers wait before one of them stands.
+// All of that is no less safe, and on a machine with more to do than it can it
+// spares elections in which writes are refused (loadtest/BASELINE.md, the
+// surge). Displays keep to the half: whoever leads counts as in touch, and what
+// they show says how old it may be (replica.Heard).
+func lease(subsystem string) time.Duration {
+	if subsystem == "display" {
+		return 0
+	}
+	return replica.Heartbeat
+}
 
 // LeaderHTTP is the base address of the process that leads the shard, as the
 // public reaches it; "" while nobody is known to.

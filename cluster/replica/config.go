@@ -69,10 +69,13 @@ type Config struct {
 	Tuning Tuning
 }
 
+// Heartbeat is Tuning.Heartbeat where nothing else is said.
+const Heartbeat = 1200 * time.Millisecond
+
 // Tuning has a good default for every field that is zero.
 type Tuning struct {
-	Heartbeat     time.Duration // silence after which a follower stands for election; 1.2 s
-	Lease         time.Duration // silence after which a leader steps down; half of Heartbeat
+	Heartbeat     time.Duration // silence after which a follower stands for election; Heartbeat
+	Lease         time.Duration // silence after which a leader steps down; half of Heartbeat; raft allows all of it
 	CommitTimeout time.Duration // how soon an idle follower hears of a commit; 400 ms
 	RPCTimeout    time.Duration // of one raft message; 3 s
 	// Leaderless is how long nobody may be known to lead before a write is
@@ -125,7 +128,7 @@ func orElse[T comparable](v *T, or T) {
 }
 
 func (t *Tuning) setDefaults() {
-	orElse(&t.Heartbeat, 1200*time.Millisecond)
+	orElse(&t.Heartbeat, Heartbeat)
 	orElse(&t.Lease, t.Heartbeat/2)
 	orElse(&t.CommitTimeout, 400*time.Millisecond)
 	orElse(&t.RPCTimeout, 3*time.Second)
