@@ -74,7 +74,7 @@ const Heartbeat = 1200 * time.Millisecond
 
 // Tuning has a good default for every field that is zero.
 type Tuning struct {
-	Heartbeat     time.Duration // silence after which a follower stands for election; Heartbeat
+	Heartbeat     time.Duration // silence after which a follower stands for election; the constant
 	Lease         time.Duration // silence after which a leader steps down; half of Heartbeat; raft allows all of it
 	CommitTimeout time.Duration // how soon an idle follower hears of a commit; 400 ms
 	RPCTimeout    time.Duration // of one raft message; 3 s
