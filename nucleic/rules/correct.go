@@ -46,7 +46,7 @@ func (m *Machine) voidRegistration(r machine.Reader, t *tube, c *nucleicpb.Corre
 func (m *Machine) completed(r machine.Reader, t *tube, c *nucleicpb.Corrected, bound nucleicpb.Registered) *nucleicpb.Registered {
 	var old nucleicpb.Registered
 	value, _ := r.Get(pairKey(m.key[:], tableMember, t.code, c.Person))
-	_, body := splitMember(value)
+	_, body := splitMember(t.code, c.Person, value)
 	_ = old.Unmarshal(body)
 
 	next := old

@@ -111,13 +111,13 @@ func (m *Machine) bind(tx machine.Tx, t *tube, reg *nucleicpb.Registered, body [
 // standsOver compares a registration with the stored one of the same person.
 func (m *Machine) standsOver(tx machine.Tx, t *tube, reg *nucleicpb.Registered, body []byte) bool {
 	value, _ := tx.Get(pairKey(m.key[:], tableMember, t.code, reg.Person))
-	_, old := splitMember(value)
+	_, old := splitMember(t.code, reg.Person, value)
 	var held nucleicpb.Registered
 	return old == nil || held.Unmarshal(old) != nil || reg.StandsOver(body, &held, old)
 }
 
 func (m *Machine) storeMember(tx machine.Tx, t *tube, held *member, body []byte) {
-	m.value = append(binary.AppendUvarint(m.value[:0], uint64(held.voided)), body...)
+	m.value = appendMember(m.value[:0], t.code, held.person[:], held.voided, body)
 	tx.Set(pairKey(m.key[:], tableMember, t.code, held.person[:]), m.value)
 }
 
@@ -162,7 +162,7 @@ func (m *Machine) void(tx machine.Tx, t *tube, c *nucleicpb.Corrected) {
 		held = t.add(c.Person, 1)
 	} else {
 		value, _ := tx.Get(pairKey(m.key[:], tableMember, t.code, c.Person))
-		_, body = splitMember(value)
+		_, body = splitMember(t.code, c.Person, value)
 	}
 	held.voided = revision
 	m.storeMember(tx, t, held, bytes.Clone(body))

@@ -10,6 +10,7 @@ import (
 //
 //	h tube                  head: every fact of the tube but its registrations
 //	m len tube person       member: voided revision, the registration that stands
+//	                        without the tube and the person that it begins with
 //	x box                   box: how many tubes, and its receptions
 //	b len box tube          tube of a box (no value)
 //	s site                  the opening that stands

@@ -87,9 +87,10 @@ func readMembers(r machine.Reader, code []byte) (out []Member) {
 	prefix := pairKey(nil, tableMember, code, nil)
 	r.Scan(prefix, after(prefix), func(key, value []byte) bool {
 		var m Member
-		voided, body := splitMember(bytes.Clone(value))
+		person := bytes.Clone(key[len(prefix):])
+		voided, body := splitMember(code, person, bytes.Clone(value))
 		_ = m.Unmarshal(body)
-		m.Person, m.Voided = bytes.Clone(key[len(prefix):]), voided
+		m.Person, m.Voided = person, voided
 		m.Live = body != nil && m.Rev() > voided
 		out = append(out, m)
 		return true

@@ -22,18 +22,6 @@ type tube struct {
 	older   *tube
 }
 
-// member is one person of a tube.
-type member struct {
-	person    [nucleicpb.PersonSize]byte
-	sampledAt int64
-	pool      nucleicpb.Pool
-	revision  uint32 // of the registration that stands; 0: only voided so far
-	voided    uint32 // the highest revision that a correction voids
-}
-
-// live: the binding stands.
-func (m *member) live() bool { return m.revision > m.voided }
-
 // summary is what the facts of a head come to.
 type summary struct {
 	facts      int
@@ -205,8 +193,8 @@ func eachFact(head []byte, fn func(raw []byte) bool) {
 // one that stands over it, is there.
 func mergeFact(head []byte, f *nucleicpb.Fact, raw []byte) (merged []byte, changed bool) {
 	var held nucleicpb.Fact
-	var room [128]byte
-	identity := f.AppendIdentity(nil)
+	var room, mine [128]byte
+	identity := f.AppendIdentity(mine[:0])
 	at, end, keep := 0, 0, false
 	eachFact(head, func(old []byte) bool {
 		next := end + uvarintLen(len(old)) + len(old)
@@ -249,6 +237,9 @@ func (v *verdicts) void(r *nucleicpb.Resulted) bool {
 // readVerdicts collects a head's results and corrections and hands every other
 // fact to rest.
 func readVerdicts(head []byte, rest func(f *nucleicpb.Fact)) (v verdicts) {
+	if len(head) == 0 {
+		return v // of most tubes nothing is known but who is in them: no room for a fact is needed
+	}
 	var f nucleicpb.Fact
 	eachFact(head, func(raw []byte) bool {
 		_, _ = f.Decode(raw)
@@ -333,38 +324,9 @@ func load(r machine.Reader, code []byte) *tube {
 	t.sum = summarise(t.head)
 	prefix := pairKey(nil, tableMember, code, nil)
 	r.Scan(prefix, after(prefix), func(key, value []byte) bool {
-		t.members = append(t.members, readMember(key[len(prefix):], value))
+		t.members = append(t.members, readMember(code, key[len(prefix):], value))
 		return true
 	})
 	t.index = t.derive()
 	return t
-}
-
-// readMember reads a stored member.
-func readMember(person, value []byte) member {
-	voided, body := splitMember(value)
-	m := member{voided: voided}
-	copy(m.person[:], person)
-	var reg nucleicpb.Registered
-	if body != nil && reg.Unmarshal(body) == nil {
-		m.set(&reg)
-	}
-	return m
-}
-
-func (m *member) set(reg *nucleicpb.Registered) {
-	m.revision, m.sampledAt, m.pool = reg.Rev(), reg.SampledAt, reg.Pool
-}
-
-// splitMember takes a stored member apart: the voided revision, and the
-// registration that stands (nil when only its correction has come).
-func splitMember(value []byte) (voided uint32, body []byte) {
-	v, w := binary.Uvarint(value)
-	if w <= 0 {
-		return 0, nil
-	}
-	if body = value[w:]; len(body) == 0 {
-		body = nil
-	}
-	return uint32(v), body
 }
