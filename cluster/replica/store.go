@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -165,10 +166,11 @@ func (s *store) options() (*pebble.Options, *compaction.Pace) {
 		MemTableStopWritesThreshold: 4,
 		Cache:                       s.cache,
 		MaxOpenFiles:                512,
-		L0CompactionThreshold:       8,
+		L0CompactionThreshold:       16, // Pebble begins at half of it
 		L0StopWritesThreshold:       64,
 		BytesPerSync:                1 << 20,
 	}
+	o.Experimental.SpanPolicyFunc = blocksApart
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 		// Keys are digests and facts are dense: compressing them costs more of
@@ -176,6 +178,22 @@ func (s *store) options() (*pebble.Options, *compaction.Pace) {
 		o.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 	}
 	return o, compaction.Calm(o)
+}
+
+// blocksApart has a table end where a chain of blocks begins or ends. Blocks come
+// in the order of their keys and are never changed, so tables of one chain alone
+// do not overlap, and need not be merged with one another when the rows beside
+// them are.
+func blocksApart(start []byte) (policy pebble.SpanPolicy, end []byte, err error) {
+	var key [blockKeySize]byte // a range that is deleted may start with less
+	copy(key[:], start)
+	switch id := binary.BigEndian.Uint32(key[1:]); {
+	case key[0] < spaceBlock:
+		end = []byte{spaceBlock}
+	case key[0] == spaceBlock:
+		end = seqKey(spaceBlock, id+1, 0)
+	}
+	return policy, end, nil
 }
 
 func (s *store) openGeneration(number uint64) (*generation, error) {
