@@ -113,7 +113,7 @@ const (
 	watchesOpen = 2000                  // at once
 	watchDebt   = time.Second           // how far the sample may be behind what arrives
 	lookAgain   = 10 * time.Millisecond // least time between two looks
-	lookShare   = 10                    // and a tenth of what has passed: what the figure may be too large by
+	lookShare   = 5                     // and a fifth of what has passed: what the figure may be too large by
 )
 
 // picks says whether the test that arrives now is one to be watched.
