@@ -181,8 +181,8 @@ func options(cfg Config) *pebble.Options {
 		MemTableSize:                uint64(cfg.MemTableBytes),
 		MemTableStopWritesThreshold: 4,
 		MaxOpenFiles:                512,
-		L0CompactionThreshold:       8,
-		L0StopWritesThreshold:       32,
+		L0CompactionThreshold:       16, // Pebble begins at half of it
+		L0StopWritesThreshold:       64,
 		BytesPerSync:                1 << 20,
 	}
 	for i := range o.Levels {
