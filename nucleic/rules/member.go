@@ -25,7 +25,7 @@ func (m *member) set(reg *nucleicpb.Registered) {
 
 // A stored member is the voided revision and then the registration that stands;
 // nothing follows when only its correction has come. A registration begins with
-// its tube and its person, which are the key already and three bytes of ten: if
+// its tube and its person, which are the key already and two bytes of five: if
 // they stand there as this build writes them, inTheKey stands for both. No
 // message begins with that byte, so that what stands there whole, because an
 // older build or another encoder wrote it, is told apart.
