@@ -55,7 +55,7 @@ func (a *API) showCode(w http.ResponseWriter, r *http.Request) error {
 
 // answer is a plain answer that is still worth giving to this reader.
 func (c *Cache) answer(q *asked, now int64) []byte {
-	got, ok := c.answers.get(q.person)
+	got, ok := c.answers.Get(q.person)
 	if !ok || now >= got.until {
 		return nil
 	}
@@ -131,10 +131,10 @@ func (a *API) conclude(ctx context.Context, c *code, q *asked, now, heard int64,
 		return ctx.Err()
 	}
 	c.judge(now, heard, behind)
-	cached, _ := a.Cache.tokens.get(q.person)
+	cached, _ := a.Cache.tokens.Get(q.person)
 	a.signOnline(c, q.person, &cached, now)
 	a.keep(c, q.person, &cached, now)
-	a.Cache.tokens.put(q.person, cached, len(cached.text))
+	a.Cache.tokens.Put(q.person, cached, len(cached.text))
 	c.offline = signed{}
 	if q.offline {
 		c.offline = a.sign(token.Offline, c, q.person, now)
@@ -319,5 +319,5 @@ func (a *API) remember(c *code, p identity.Person, now int64) {
 	if c.source.Batch != nil {
 		got.marks = c.source.Batch.Marks
 	}
-	a.Cache.answers.put(p, got, len(got.body)+len(got.seen))
+	a.Cache.answers.Put(p, got, len(got.body)+len(got.seen))
 }

@@ -445,17 +445,17 @@ func TestCachesStayWithinTheirBytes(t *testing.T) {
 	for i := range 10000 {
 		p := somebody(i)
 		p[3], p[14], p[15] = byte(i>>8), byte(i>>16), byte(i)
-		c.answers.put(p, cachedAnswer{body: make([]byte, 500), until: int64(i)}, 500)
-		c.tokens.put(p, cachedToken{text: "x"}, 1)
-		if got, ok := c.answers.get(p); !ok || got.until != int64(i) {
+		c.answers.Put(p, cachedAnswer{body: make([]byte, 500), until: int64(i)}, 500)
+		c.tokens.Put(p, cachedToken{text: "x"}, 1)
+		if got, ok := c.answers.Get(p); !ok || got.until != int64(i) {
 			t.Fatalf("what was put last is gone: %d", i)
 		}
 	}
-	if a, b := c.answers.bytes(), c.tokens.bytes(); a > 64<<10 || b > 64<<10 || a == 0 || b == 0 {
+	if a, b := c.answers.Bytes(), c.tokens.Bytes(); a > 64<<10 || b > 64<<10 || a == 0 || b == 0 {
 		t.Fatalf("%d and %d bytes", a, b)
 	}
 	c.Replaced()
-	if c.answers.bytes() != 0 {
+	if c.answers.Bytes() != 0 {
 		t.Fatal("something is left")
 	}
 }

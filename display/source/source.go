@@ -3,8 +3,9 @@
 // own last-known copy.
 //
 // It promises an answer within a second whatever is dead, paused or cut off, and
-// that the answer says where it comes from and how old it is. Requests that
-// come together travel together: one call asks for up to Batch persons, and a
+// that the answer says where it comes from and how old it is. What a store
+// answered is given again while the store says that nothing of it has changed
+// (standing). Requests that come together travel together: one call asks for up to Batch persons, and a
 // request that comes alone never waits for company. What a store answered is
 // written to the last-known copy lazily; losing the end of it in a crash only
 // makes it older.
@@ -103,6 +104,7 @@ type Source struct {
 	cancel context.CancelFunc
 	batch  *batcher
 	chain  *chain
+	stands *standing
 	met    *meters
 }
 
@@ -123,6 +125,7 @@ func Open(cfg Config) (*Source, error) {
 	s := &Source{cfg: cfg, met: newMeters(cfg.Metrics)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.chain = newChain(s.ctx, cfg, s.met)
+	s.stands = newStanding(s.ctx, cfg, s.met)
 	s.batch = newBatcher(s.ctx, cfg.Clock, s.met, s.ask)
 	return s, nil
 }
@@ -132,13 +135,17 @@ func (s *Source) Close() error {
 	s.cancel()
 	s.batch.wait()
 	s.chain.wait()
+	s.stands.wait()
 	return nil
 }
 
 // Get finds out about one person. It always returns an answer; with seen, one
 // that is older than seen only if no store reached has more, and says so.
 func (s *Source) Get(ctx context.Context, person pb.PersonID, seen pb.Marks) Answer {
-	a := s.batch.get(ctx, person)
+	a, stands := s.stands.get(person)
+	if !stands || !a.Batch.Marks.Covers(seen) {
+		a = s.batch.get(ctx, person)
+	}
 	if a.Kind == None {
 		a = s.lastKnown(person)
 	}
@@ -154,10 +161,13 @@ func (s *Source) Get(ctx context.Context, person pb.PersonID, seen pb.Marks) Ans
 
 // ask is the batcher's way to the stores.
 func (s *Source) ask(persons []pb.PersonID) (*pb.LookupResponse, Kind) {
-	resp, kind, err := s.chain.ask(&pb.LookupRequest{Persons: persons, Tubes: Tubes, StaleOK: true})
+	resp, kind, err := s.chain.ask(&pb.LookupRequest{Persons: persons, Tubes: Tubes, StaleOK: true, Subjects: true})
 	if err != nil {
 		s.cfg.Logger.Warn("no middle store answers; showing what was last known here", "error", err)
 		return nil, None
+	}
+	if kind == MiddleStore {
+		s.stands.put(persons, resp)
 	}
 	return resp, kind
 }
@@ -209,6 +219,7 @@ type meters struct {
 	batches prometheus.Counter
 	persons prometheus.Counter
 	hedges  prometheus.Counter
+	stood   prometheus.Counter
 }
 
 func newMeters(reg prometheus.Registerer) *meters {
@@ -222,12 +233,13 @@ func newMeters(reg prometheus.Registerer) *meters {
 		batches: counter("qianma_display_lookups_total", "Calls made for batches of persons."),
 		persons: counter("qianma_display_lookup_persons_total", "Persons asked about in them."),
 		hedges:  counter("qianma_display_lookup_hedges_total", "Times a second store was asked because the first was slow."),
+		stood:   counter("qianma_display_answers_stood_total", "Answers that were kept and stood: no store was asked."),
 	}
 	for k := range m.answers {
 		m.answers[k] = answers.WithLabelValues(Kind(k).String())
 	}
 	if reg != nil {
-		reg.MustRegister(answers, m.batches, m.persons, m.hedges)
+		reg.MustRegister(answers, m.batches, m.persons, m.hedges, m.stood)
 	}
 	return m
 }

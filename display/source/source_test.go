@@ -28,9 +28,13 @@ type stores struct {
 	plays map[string]func(ctx context.Context, req *pb.LookupRequest) (*pb.LookupResponse, error)
 	calls []string
 	sizes []int
+	ring  func(peer string, req pb.ChangesRequest) (*pb.ChangesResponse, error) // nil: a build that has no such call
 }
 
-func (s *stores) Call(ctx context.Context, peer, _ string, raw []byte) ([]byte, error) {
+func (s *stores) Call(ctx context.Context, peer, method string, raw []byte) ([]byte, error) {
+	if method == pb.MethodChanges {
+		return s.changes(peer, raw)
+	}
 	var req pb.LookupRequest
 	if err := req.Decode(raw); err != nil {
 		return nil, err
@@ -40,6 +44,21 @@ func (s *stores) Call(ctx context.Context, peer, _ string, raw []byte) ([]byte, 
 	play := s.plays[peer]
 	s.mu.Unlock()
 	resp, err := play(ctx, &req)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Append(nil), nil
+}
+
+func (s *stores) changes(peer string, raw []byte) ([]byte, error) {
+	var req pb.ChangesRequest
+	if err := req.Decode(raw); err != nil {
+		return nil, err
+	}
+	if s.ring == nil {
+		return nil, errors.New("no such method")
+	}
+	resp, err := s.ring(peer, req)
 	if err != nil {
 		return nil, err
 	}

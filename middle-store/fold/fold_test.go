@@ -85,12 +85,14 @@ func askMany(m *mem, tubes int, who ...int) []middlestorepb.Person {
 		out[i] = *p
 		out[i].Tubes = slices.Clone(p.Tubes)
 		out[i].Doses.Doses = slices.Clone(p.Doses.Doses)
+		out[i].Subjects = slices.Clone(p.Subjects)
 	})
 	return out
 }
 
 func TestNobodyIsEmpty(t *testing.T) {
-	if got := ask(folded(t, registered(2, 1, noon)), 1); !reflect.DeepEqual(got, middlestorepb.Person{}) {
+	got := ask(folded(t, registered(2, 1, noon)), 1)
+	if got.Subjects = nil; !reflect.DeepEqual(got, middlestorepb.Person{}) {
 		t.Fatalf("got %+v", got)
 	}
 }
@@ -320,7 +322,7 @@ func TestReaderAgreesWithTheDumbOne(t *testing.T) {
 		for who := 1; who <= 3; who++ {
 			want := dumb(entries, who)
 			g := got[who-1]
-			g.DecidedBy, g.HasDoses, g.Doses = 0, false, middlestorepb.Doses{}
+			g.DecidedBy, g.HasDoses, g.Doses, g.Subjects = 0, false, middlestorepb.Doses{}, nil
 			for i := range g.Tubes {
 				g.Tubes[i].Revision = 0
 			}
@@ -332,6 +334,42 @@ func TestReaderAgreesWithTheDumbOne(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestAnAnswerStandsUnlessASubjectOfItIsTouched: whatever facts follow, an answer
+// that becomes another was told of it by one of its subjects.
+func TestAnAnswerStandsUnlessASubjectOfItIsTouched(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		first, then := someEntries(rt), someEntries(rt)
+		before := askMany(folded(t, first...), middlestorepb.MaxTubes, 1, 2, 3)
+		after := askMany(folded(t, append(slices.Clone(first), then...)...), middlestorepb.MaxTubes, 1, 2, 3)
+		touched := map[uint32]bool{}
+		for key := range folded(t, then...).rows {
+			touched[fold.Subject([]byte(key))] = true
+		}
+		for i := range before {
+			if slices.ContainsFunc(before[i].Subjects, func(s uint32) bool { return touched[s] }) {
+				continue
+			}
+			if was, is := before[i].Append(nil), after[i].Append(nil); !bytes.Equal(was, is) {
+				rt.Fatalf("person %d changed behind its subjects\nwas %+v\nis  %+v", i+1, before[i], after[i])
+			}
+		}
+	})
+}
+
+// TestSubjectsOfAnAnswer: the person, the tube, and the box where only that says
+// when a lab took the tube in.
+func TestSubjectsOfAnAnswer(t *testing.T) {
+	boxed := entry{fold.Nucleic, (&nucleicpb.Boxed{Box: []byte("B1"), Tube: tubeName(1)}).AppendFact(nil)}
+	nobody := ask(newMem(), 1)
+	if len(nobody.Subjects) != 1 {
+		t.Fatalf("an answer about nobody rests on %v, wanted the person alone", nobody.Subjects)
+	}
+	waits := ask(folded(t, registered(1, 1, noon), boxed), 1)
+	if len(waits.Subjects) != 3 || waits.Subjects[0] != nobody.Subjects[0] {
+		t.Fatalf("an answer that waits rests on %v, wanted person, tube and box", waits.Subjects)
+	}
 }
 
 // dumb works out a person from the facts themselves.

@@ -1,6 +1,10 @@
 package fold
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/cespare/xxhash/v2"
+)
 
 // Layout numbers the meaning of the keys below. A store of another layout is
 // thrown away and built anew.
@@ -61,6 +65,11 @@ func Split(key []byte) int {
 	}
 	return len(key)
 }
+
+// Subject is a number for what a row is about: the person, the tube or the box
+// of its prefix. Two may share a number. An answer rests on the subjects that
+// were read for it, and on no others.
+func Subject(key []byte) uint32 { return uint32(xxhash.Sum64(key[:Split(key)])) }
 
 // Bounds of what a row can name; the doors refuse far less.
 const (

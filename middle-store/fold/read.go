@@ -39,6 +39,8 @@ type Reader struct {
 	tubes  []tube
 	arena  []byte // names of tubes
 
+	rests []uint32 // subjects that tubes were worked out from
+
 	voids  []void
 	facts  []vaccinepb.Record
 	tests  []nucleicpb.Test
@@ -70,6 +72,8 @@ type name struct{ at, end int32 }
 type tube struct {
 	verdict    nucleicpb.Verdict
 	receivedAt int64 // by a lab, where the result does not say
+	rest       int32 // range of subjects: the tube's own, those of its boxes
+	restEnd    int32
 }
 
 // void is a registration that was taken back, up to a revision.
@@ -82,7 +86,7 @@ type void struct {
 // emit is given is valid only during the call.
 func (r *Reader) Read(it Iterator, persons []middlestorepb.PersonID, tubes int, emit func(i int, p *middlestorepb.Person)) {
 	r.people = append(r.people[:0], make([]person, len(persons))...)
-	r.swabs, r.tubes, r.facts, r.arena = r.swabs[:0], r.tubes[:0], r.facts[:0], r.arena[:0]
+	r.swabs, r.tubes, r.facts, r.arena, r.rests = r.swabs[:0], r.tubes[:0], r.facts[:0], r.arena[:0], r.rests[:0]
 	r.order = r.order[:0]
 	for i := range persons {
 		r.order = append(r.order, int32(i))
@@ -95,7 +99,19 @@ func (r *Reader) Read(it Iterator, persons []middlestorepb.PersonID, tubes int, 
 	names := string(r.arena)
 	for i := range r.people {
 		r.join(&r.people[i], names, tubes)
+		r.rest(&r.people[i], persons[i][:])
 		emit(i, &r.out)
+	}
+}
+
+// rest says what the answer in out rests on: a row of the person or of any of
+// the tubes that were looked at may change it, also one that is not shown.
+func (r *Reader) rest(p *person, id []byte) {
+	r.prefix = personKey(r.prefix[:0], id)
+	r.out.Subjects = append(r.out.Subjects, Subject(r.prefix))
+	for i := range r.swabs[p.swab:p.swabEnd] {
+		t := &r.tubes[r.swabs[int(p.swab)+i].tube]
+		r.out.Subjects = append(r.out.Subjects, r.rests[t.rest:t.restEnd]...)
 	}
 }
 
@@ -205,6 +221,8 @@ func (r *Reader) readTube(it Iterator, text []byte) tube {
 	r.voided, r.boxes = r.voided[:0], r.boxes[:0]
 	r.prefix = nameKey(r.prefix[:0], tagTube, text)
 	n := len(r.prefix)
+	t.rest = int32(len(r.rests))
+	r.rests = append(r.rests, Subject(r.prefix))
 	for ok, rows := it.Seek(r.prefix), 0; ok && rows < tubeRows; ok, rows = it.Next(), rows+1 {
 		key := it.Key()
 		if len(key) <= n {
@@ -231,6 +249,7 @@ func (r *Reader) readTube(it Iterator, text []byte) tube {
 	if t.verdict.ReceivedAt == 0 {
 		t.receivedAt = r.readBoxes(it, t.receivedAt)
 	}
+	t.restEnd = int32(len(r.rests))
 	return t
 }
 
@@ -252,6 +271,7 @@ func (r *Reader) isVoid(m *nucleicpb.Resulted) bool {
 func (r *Reader) readBoxes(it Iterator, at int64) int64 {
 	for boxes := row(r.boxes); len(boxes) > 0; {
 		r.prefix = nameKey(r.prefix[:0], tagBox, boxes.text())
+		r.rests = append(r.rests, Subject(r.prefix))
 		if it.Seek(r.prefix) && len(it.Key()) > len(r.prefix) {
 			rest := row(it.Key()[len(r.prefix)+1:])
 			at = first(at, rest.time())

@@ -1,6 +1,7 @@
 package middlestorepb
 
 import (
+	"encoding/binary"
 	"errors"
 	"unicode/utf8"
 
@@ -99,6 +100,36 @@ func appendText(dst []byte, num protowire.Number, v string) []byte {
 		return dst
 	}
 	return protowire.AppendString(protowire.AppendTag(dst, num, protowire.BytesType), v)
+}
+
+// appendNumbers writes 32-bit numbers, packed.
+func appendNumbers(dst []byte, num protowire.Number, v []uint32) []byte {
+	if len(v) == 0 {
+		return dst
+	}
+	dst = protowire.AppendTag(dst, num, protowire.BytesType)
+	dst = protowire.AppendVarint(dst, uint64(4*len(v)))
+	for _, x := range v {
+		dst = protowire.AppendFixed32(dst, x)
+	}
+	return dst
+}
+
+// numbers adds 32-bit numbers, packed or one by one, if the field is theirs;
+// false: they are malformed.
+func (f *field) numbers(num protowire.Number, v *[]uint32) bool {
+	switch {
+	case f.is(num, protowire.Fixed32Type):
+		*v = append(*v, uint32(f.varint))
+	case f.is(num, protowire.BytesType):
+		if len(f.bytes)%4 != 0 {
+			return false
+		}
+		for p := f.bytes; len(p) > 0; p = p[4:] {
+			*v = append(*v, binary.LittleEndian.Uint32(p))
+		}
+	}
+	return true
 }
 
 // appendSub writes an embedded message in one pass: a length of one byte is

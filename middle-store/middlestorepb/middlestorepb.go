@@ -23,6 +23,7 @@ import (
 // RPC methods of a middle store.
 const (
 	MethodLookup          = "middlestore.Lookup"
+	MethodChanges         = "middlestore.Changes"
 	MethodCheckpointOpen  = "middlestore.CheckpointOpen"
 	MethodCheckpointRead  = "middlestore.CheckpointRead"
 	MethodCheckpointClose = "middlestore.CheckpointClose"
@@ -90,6 +91,8 @@ type LookupRequest struct {
 	Seen    Marks
 	Tubes   uint32 // newest tubes wanted for each; 0: DefaultTubes
 	StaleOK bool   // answer even from behind Seen, and say so
+	// Subjects: say what each answer rests on.
+	Subjects bool
 }
 
 // LookupResponse answers in the order asked.
@@ -100,6 +103,10 @@ type LookupResponse struct {
 	Behind     bool
 	AnsweredAt int64 // Unix ms
 	ServedBy   string
+	// What was changed up to Position of Epoch is in the answer. A position is
+	// of one run of one process, its epoch; 0: it is not known.
+	Epoch    uint64
+	Position uint64
 }
 
 // Person is what is known about one person; the zero value is a person nobody
@@ -111,6 +118,7 @@ type Person struct {
 	DecidedBy uint32 // index into Tubes, plus one; 0: none
 	HasDoses  bool
 	Doses     Doses
+	Subjects  []uint32 // what the answer rests on, if that was asked
 }
 
 // Tube is one tube a person's swab went into. Times are Unix ms, 0 unknown.
@@ -182,7 +190,8 @@ func (r *LookupRequest) Append(dst []byte) []byte {
 		dst = appendSub(dst, 2, r.Seen.Append)
 	}
 	dst = appendUint(dst, 3, uint64(r.Tubes))
-	return appendBool(dst, 4, r.StaleOK)
+	dst = appendBool(dst, 4, r.StaleOK)
+	return appendBool(dst, 5, r.Subjects)
 }
 
 // Decode reads the request, reusing what r held.
@@ -207,6 +216,8 @@ func (r *LookupRequest) Decode(p []byte) error {
 			r.Tubes = uint32(f.varint)
 		case f.uint(4):
 			r.StaleOK = f.varint != 0
+		case f.uint(5):
+			r.Subjects = f.varint != 0
 		}
 	}
 	return nil
@@ -231,7 +242,8 @@ func (r *LookupResponse) AppendTail(dst []byte) []byte {
 	}
 	dst = appendBool(dst, 4, r.Behind)
 	dst = appendInt(dst, 5, r.AnsweredAt)
-	return appendText(dst, 6, r.ServedBy)
+	dst = appendText(dst, 6, r.ServedBy)
+	return appendUint(appendUint(dst, 7, r.Epoch), 8, r.Position)
 }
 
 // AppendPerson encodes one person as the next of a response.
@@ -239,9 +251,22 @@ func AppendPerson(dst []byte, p *Person) []byte { return appendSub(dst, 1, p.App
 
 // Decode reads the response, reusing what r held.
 func (r *LookupResponse) Decode(p []byte) error {
+	if !r.decode(open(p)) {
+		return ErrMalformed
+	}
+	return nil
+}
+
+func (r *LookupResponse) decode(m message) bool {
 	*r = LookupResponse{Persons: r.Persons[:0], Marks: r.Marks[:0], Freshness: r.Freshness[:0]}
+	return r.mergeFrom(m)
+}
+
+// mergeFrom reads fields behind those that were read before, as an embedded
+// message comes that was written in parts.
+func (r *LookupResponse) mergeFrom(m message) bool {
 	var f field
-	for m := open(p); len(m.p) > 0; {
+	for len(m.p) > 0 {
 		ok := m.next(&f)
 		switch {
 		case !ok:
@@ -257,12 +282,16 @@ func (r *LookupResponse) Decode(p []byte) error {
 			r.AnsweredAt = int64(f.varint)
 		case f.string(6):
 			r.ServedBy, ok = f.text, f.utf8()
+		case f.uint(7):
+			r.Epoch = f.varint
+		case f.uint(8):
+			r.Position = f.varint
 		}
 		if !ok {
-			return ErrMalformed
+			return false
 		}
 	}
-	return nil
+	return true
 }
 
 // Append encodes the person behind dst.
@@ -276,7 +305,7 @@ func (p *Person) Append(dst []byte) []byte {
 	if p.HasDoses {
 		dst = appendSub(dst, 5, p.Doses.append)
 	}
-	return dst
+	return appendNumbers(dst, 6, p.Subjects)
 }
 
 // Decode reads a person by itself, reusing what p held.
@@ -289,7 +318,7 @@ func (p *Person) Decode(raw []byte) error {
 
 // Reset empties the person and keeps its memory.
 func (p *Person) Reset() {
-	*p = Person{Tubes: p.Tubes[:0], Doses: Doses{Doses: p.Doses.Doses[:0]}}
+	*p = Person{Tubes: p.Tubes[:0], Doses: Doses{Doses: p.Doses.Doses[:0]}, Subjects: p.Subjects[:0]}
 }
 
 func (p *Person) decode(m message) bool {
@@ -310,6 +339,8 @@ func (p *Person) decode(m message) bool {
 		case f.is(5, protowire.BytesType):
 			p.HasDoses = true
 			ok = p.Doses.merge(f.sub())
+		default:
+			ok = f.numbers(6, &p.Subjects)
 		}
 		if !ok {
 			return false

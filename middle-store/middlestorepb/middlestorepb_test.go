@@ -40,6 +40,12 @@ var messages = map[protoreflect.Name]func(t *rapid.T) (filled, empty message){
 		return draw(t, response), new(middlestorepb.LookupResponse)
 	},
 	"Person": func(t *rapid.T) (message, message) { return draw(t, person), new(middlestorepb.Person) },
+	"ChangesRequest": func(t *rapid.T) (message, message) {
+		return &middlestorepb.ChangesRequest{Epoch: number(t), After: number(t)}, new(middlestorepb.ChangesRequest)
+	},
+	"ChangesResponse": func(t *rapid.T) (message, message) {
+		return &middlestorepb.ChangesResponse{Head: response(t), Changed: subjects(t), All: truth(t)}, new(middlestorepb.ChangesResponse)
+	},
 	"CheckpointOpenRequest": func(t *rapid.T) (message, message) {
 		return &middlestorepb.CheckpointOpenRequest{By: text(t)}, new(middlestorepb.CheckpointOpenRequest)
 	},
@@ -80,12 +86,16 @@ func marks(t *rapid.T) middlestorepb.Marks {
 	return several(t, func(t *rapid.T) middlestorepb.Mark { return middlestorepb.Mark{Origin: number(t), Seq: number(t)} })
 }
 
+func subjects(t *rapid.T) []uint32 {
+	return several(t, func(t *rapid.T) uint32 { return uint32(number(t)) })
+}
+
 func request(t *rapid.T) middlestorepb.LookupRequest {
 	return middlestorepb.LookupRequest{
 		Persons: several(t, func(t *rapid.T) middlestorepb.PersonID {
 			return middlestorepb.PersonID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "person"))
 		}),
-		Seen: marks(t), Tubes: uint32(number(t)), StaleOK: truth(t),
+		Seen: marks(t), Tubes: uint32(number(t)), StaleOK: truth(t), Subjects: truth(t),
 	}
 }
 
@@ -95,12 +105,12 @@ func response(t *rapid.T) middlestorepb.LookupResponse {
 		Freshness: several(t, func(t *rapid.T) middlestorepb.Freshness {
 			return middlestorepb.Freshness{Carrier: text(t), Subsystem: text(t), AsOf: int64(number(t)), Behind: number(t), Newest: int64(number(t))}
 		}),
-		Behind: truth(t), AnsweredAt: int64(number(t)), ServedBy: text(t),
+		Behind: truth(t), AnsweredAt: int64(number(t)), ServedBy: text(t), Epoch: number(t), Position: number(t),
 	}
 }
 
 func person(t *rapid.T) middlestorepb.Person {
-	p := middlestorepb.Person{Status: middlestorepb.Status(rapid.IntRange(0, 5).Draw(t, "status")), MoreTubes: truth(t), DecidedBy: uint32(number(t)), HasDoses: truth(t)}
+	p := middlestorepb.Person{Status: middlestorepb.Status(rapid.IntRange(0, 5).Draw(t, "status")), MoreTubes: truth(t), DecidedBy: uint32(number(t)), HasDoses: truth(t), Subjects: subjects(t)}
 	p.Tubes = several(t, func(t *rapid.T) middlestorepb.Tube {
 		return middlestorepb.Tube{Tube: text(t), Pool: uint32(number(t)), SampledAt: int64(number(t)), ReceivedAt: int64(number(t)), TestedAt: int64(number(t)),
 			ReportedAt: int64(number(t)), Outcome: middlestorepb.Outcome(rapid.IntRange(0, 4).Draw(t, "outcome")), Conflict: truth(t), Revision: uint32(number(t))}
@@ -171,17 +181,17 @@ func unknownIn(m protoreflect.Message) (found string) {
 // TestFieldsAreNamedAlike reads a filled response by field name, which bytes
 // alone cannot prove.
 func TestFieldsAreNamedAlike(t *testing.T) {
-	r := middlestorepb.LookupResponse{Persons: []middlestorepb.Person{{Status: middlestorepb.StatusNegative, DecidedBy: 1, MoreTubes: true,
+	r := middlestorepb.LookupResponse{Persons: []middlestorepb.Person{{Status: middlestorepb.StatusNegative, DecidedBy: 1, MoreTubes: true, Subjects: []uint32{16, 17},
 		Tubes:    []middlestorepb.Tube{{Tube: "t", Pool: 10, SampledAt: 1, ReceivedAt: 2, TestedAt: 3, ReportedAt: 4, Outcome: middlestorepb.OutcomeNegative, Conflict: true, Revision: 5}},
 		HasDoses: true, Doses: middlestorepb.Doses{Count: 6, LastDay: 7, Conflict: true, Doses: []middlestorepb.Dose{{Dose: 8, Day: 9, Product: "p", Batch: "b", Site: "s", Conflict: true}}}}},
-		Freshness: []middlestorepb.Freshness{{Carrier: "c", Subsystem: "n", AsOf: 10, Behind: 11, Newest: 12}}, Marks: middlestorepb.Marks{{Origin: 13, Seq: 14}}, AnsweredAt: 15, ServedBy: "me", Behind: true}
+		Freshness: []middlestorepb.Freshness{{Carrier: "c", Subsystem: "n", AsOf: 10, Behind: 11, Newest: 12}}, Marks: middlestorepb.Marks{{Origin: 13, Seq: 14}}, AnsweredAt: 15, ServedBy: "me", Behind: true, Epoch: 18, Position: 19}
 	dyn := dynamicpb.NewMessage(contract(t).ByName("LookupResponse"))
 	if err := proto.Unmarshal(r.Append(nil), dyn); err != nil {
 		t.Fatal(err)
 	}
 	const want = `persons:{status:STATUS_NEGATIVE tubes:{tube:"t" pool:10 sampled_at:1 received_at:2 tested_at:3 reported_at:4 outcome:OUTCOME_NEGATIVE conflict:true revision:5} ` +
-		`more_tubes:true decided_by:1 doses:{count:6 last_day:7 conflict:true doses:{dose:8 day:9 product:"p" batch:"b" site:"s" conflict:true}}} ` +
-		`marks:{origins:13 seqs:14} freshness:{carrier:"c" subsystem:"n" as_of:10 behind:11 newest:12} behind:true answered_at:15 served_by:"me"`
+		`more_tubes:true decided_by:1 doses:{count:6 last_day:7 conflict:true doses:{dose:8 day:9 product:"p" batch:"b" site:"s" conflict:true}} subjects:16 subjects:17} ` +
+		`marks:{origins:13 seqs:14} freshness:{carrier:"c" subsystem:"n" as_of:10 behind:11 newest:12} behind:true answered_at:15 served_by:"me" epoch:18 position:19`
 	if got := spaceless(dyn.String()); got != spaceless(want) {
 		t.Fatalf("got  %s\nwant %s", dyn, want)
 	}
@@ -318,6 +328,10 @@ func FuzzCheckpointReadRequest(f *testing.F) {
 
 func FuzzCheckpointReadResponse(f *testing.F) {
 	fuzz(f, "CheckpointReadResponse", &middlestorepb.CheckpointReadResponse{Data: []byte{1}, CRC: 2})
+}
+
+func FuzzChangesResponse(f *testing.F) {
+	fuzz(f, "ChangesResponse", &middlestorepb.ChangesResponse{Head: middlestorepb.LookupResponse{Epoch: 1, Position: 2}, Changed: []uint32{3}, All: true})
 }
 
 func typical() *middlestorepb.LookupResponse {

@@ -81,6 +81,7 @@ func (s *Server) Ready() bool { return s.store.Load() != nil }
 // Register puts the methods on a server of calls.
 func (s *Server) Register(r *rpc.Server) {
 	r.Handle(middlestorepb.MethodLookup, s.lookup)
+	r.Handle(middlestorepb.MethodChanges, s.changes)
 	r.Handle(middlestorepb.MethodCheckpointOpen, s.openCopy)
 	r.Handle(middlestorepb.MethodCheckpointRead, s.readCopy)
 	r.Handle(middlestorepb.MethodCheckpointClose, s.closeCopy)
@@ -128,11 +129,36 @@ func (s *Server) Answer(req *middlestorepb.LookupRequest, dst []byte) ([]byte, e
 	if tubes == 0 {
 		tubes = middlestorepb.DefaultTubes
 	}
-	tail.Marks, err = st.Read(req.Persons, tubes, func(_ int, p *middlestorepb.Person) { dst = middlestorepb.AppendPerson(dst, p) })
+	state, err := st.Read(req.Persons, tubes, func(_ int, p *middlestorepb.Person) {
+		if !req.Subjects {
+			p.Subjects = p.Subjects[:0]
+		}
+		dst = middlestorepb.AppendPerson(dst, p)
+	})
 	if err != nil {
 		return nil, problem.Wrap(err, problem.Unavailable, "this middle store cannot read its rows", "ask another replica")
 	}
+	tail.Marks, tail.Epoch, tail.Position = state.Marks, state.Epoch, state.Position
 	return tail.AppendTail(dst), nil
+}
+
+// changes is MethodChanges.
+func (s *Server) changes(_ context.Context, raw []byte) ([]byte, error) {
+	var req middlestorepb.ChangesRequest
+	if req.Decode(raw) != nil {
+		return nil, problem.New(problem.Malformed, "not a ChangesRequest of middlestore.proto", "check that both processes run versions that belong together")
+	}
+	st, err := s.current()
+	if err != nil {
+		return nil, err
+	}
+	asked, fresh := s.cfg.Clock.Now().UnixMilli(), s.freshness() // before the changes: what was fresh then is in them
+	out, err := st.Changes(req.Epoch, req.After)
+	if err != nil {
+		return nil, problem.Wrap(err, problem.Unavailable, "this middle store cannot read its rows", "ask another replica")
+	}
+	out.Head.AnsweredAt, out.Head.ServedBy, out.Head.Freshness = asked, s.cfg.Name, fresh
+	return out.Append(make([]byte, 0, 4*len(out.Changed)+512)), nil
 }
 
 func behind() error {

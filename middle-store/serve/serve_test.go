@@ -150,6 +150,38 @@ func TestLookupOverTheWire(t *testing.T) {
 	}
 }
 
+// TestChangesOverTheWire: whoever keeps an answer is told what it rests on, and
+// then whether that has changed.
+func TestChangesOverTheWire(t *testing.T) {
+	h := newHouse(t, calm)
+	h.fresh = func() []middlestorepb.Freshness {
+		return []middlestorepb.Freshness{{Carrier: "mobile", Subsystem: "nucleic", AsOf: 7}}
+	}
+	h.fold(t, "unicom", "nucleic", registered(1, "T1"))
+	ask := middlestorepb.LookupRequest{Persons: []middlestorepb.PersonID{person(1)}}
+	if plain, err := h.lookup(t, ask); err != nil || plain.Persons[0].Subjects != nil {
+		t.Fatalf("subjects that nobody asked for: %+v, %v", plain, err)
+	}
+	ask.Subjects = true
+	got, err := h.lookup(t, ask)
+	if err != nil || len(got.Persons[0].Subjects) != 2 || got.Epoch == 0 {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	h.fold(t, "unicom", "nucleic", negative("T1"))
+	req := middlestorepb.ChangesRequest{Epoch: got.Epoch, After: got.Position}
+	raw, err := h.pool.Call(ctx, "unicom-middlestore-1", middlestorepb.MethodChanges, req.Append(nil))
+	var since middlestorepb.ChangesResponse
+	if err != nil || since.Decode(raw) != nil {
+		t.Fatalf("got %x, %v", raw, err)
+	}
+	if len(since.Changed) != 1 || since.Changed[0] != got.Persons[0].Subjects[1] || since.All {
+		t.Fatalf("the tube has a result; got %+v of an answer that rests on %v", since, got.Persons[0].Subjects)
+	}
+	if h := since.Head; h.Epoch != got.Epoch || h.Position != got.Position+1 || h.ServedBy != "unicom-middlestore-1" || h.AnsweredAt != noon || len(h.Marks) != 1 || len(h.Freshness) != 1 {
+		t.Fatalf("head %+v", h)
+	}
+}
+
 // TestReaderNeverSeesThePast: a replica that is behind what a reader has seen
 // says so, instead of answering, unless the reader takes an older answer.
 func TestReaderNeverSeesThePast(t *testing.T) {
@@ -181,7 +213,7 @@ func TestReaderNeverSeesThePast(t *testing.T) {
 func TestWithoutAStore(t *testing.T) {
 	h := newHouse(t, nil)
 	h.server.Use(nil)
-	for _, method := range []string{middlestorepb.MethodLookup, middlestorepb.MethodCheckpointOpen, middlestorepb.MethodCheckpointRead} {
+	for _, method := range []string{middlestorepb.MethodLookup, middlestorepb.MethodChanges, middlestorepb.MethodCheckpointOpen, middlestorepb.MethodCheckpointRead} {
 		if _, err := h.pool.Call(ctx, "x", method, nil); !problem.Is(err, problem.Unavailable) {
 			t.Errorf("%s: %v", method, err)
 		}
@@ -196,7 +228,7 @@ func TestRequestsOutsideTheirBounds(t *testing.T) {
 	if _, err := h.lookup(t, middlestorepb.LookupRequest{Tubes: middlestorepb.MaxTubes + 1}); !problem.Is(err, problem.TooLarge) {
 		t.Errorf("too many tubes: %v", err)
 	}
-	for _, method := range []string{middlestorepb.MethodLookup, middlestorepb.MethodCheckpointOpen, middlestorepb.MethodCheckpointRead, middlestorepb.MethodCheckpointClose} {
+	for _, method := range []string{middlestorepb.MethodLookup, middlestorepb.MethodChanges, middlestorepb.MethodCheckpointOpen, middlestorepb.MethodCheckpointRead, middlestorepb.MethodCheckpointClose} {
 		if _, err := h.pool.Call(ctx, "x", method, []byte{0xff}); !problem.Is(err, problem.Malformed) {
 			t.Errorf("%s: %v", method, err)
 		}

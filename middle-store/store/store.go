@@ -107,7 +107,9 @@ type Store struct {
 	folder fold.Folder
 	sorter sorter // rows of the parcel in the making
 	dirty  bool   // folded since the last flush
+	named  []uint32
 
+	changes *changes
 	held    atomic.Pointer[held]
 	readers sync.Pool // of *fold.Reader
 	copies  copies
@@ -125,7 +127,7 @@ type Store struct {
 // keys are of another layout, and where the last run found damage.
 func Open(cfg Config) (*Store, error) {
 	cfg.setDefaults()
-	s := &Store{cfg: cfg, home: home{cfg.FS, cfg.Dir}, stop: make(chan struct{})}
+	s := &Store{cfg: cfg, home: home{cfg.FS, cfg.Dir}, changes: newChanges(), stop: make(chan struct{})}
 	s.readers.New = func() any { return new(fold.Reader) }
 	s.copies.open = map[uint64]*copied{}
 	current, err := s.home.prepare()
@@ -387,7 +389,8 @@ func (p *parcel) fold(b *fact.Block) error {
 	return nil
 }
 
-// commit writes the batch and lets lookups see the new marks, in this order.
+// commit writes the batch, names what has changed, and lets lookups see the new
+// marks, in this order.
 func (s *Store) commit(p *parcel) error {
 	if len(p.moved) == 0 {
 		return nil
@@ -406,25 +409,34 @@ func (s *Store) commit(p *parcel) error {
 		return ErrFailed
 	}
 	s.dirty = true
+	s.named = s.sorter.subjects(s.named[:0])
+	s.changes.add(s.named)
 	s.held.Store(newHeld(p.origins))
 	s.folded.Add(p.facts)
 	s.aside.Add(p.aside)
 	return nil
 }
 
-// Read works out persons for emit, in the order asked, and returns marks that
+// State is what an answer is not older than.
+type State struct {
+	Marks           middlestorepb.Marks
+	Epoch, Position uint64 // of Changes
+}
+
+// Read works out persons for emit, in the order asked, and returns the state that
 // what was read is not older than. What emit is given is valid only during the
 // call.
-func (s *Store) Read(persons []middlestorepb.PersonID, tubes int, emit func(i int, p *middlestorepb.Person)) (middlestorepb.Marks, error) {
+func (s *Store) Read(persons []middlestorepb.PersonID, tubes int, emit func(i int, p *middlestorepb.Person)) (State, error) {
 	leave, err := s.enter()
 	if err != nil {
-		return nil, err
+		return State{}, err
 	}
 	defer leave()
-	marks := s.held.Load().marks // before the iterator, so that it can only be newer
+	// Before the iterator, so that it can only be newer.
+	state := State{s.held.Load().marks, s.changes.epoch, s.changes.position()}
 	it, err := s.db.NewIter(&pebble.IterOptions{UseL6Filters: true})
 	if err != nil {
-		return nil, err
+		return State{}, err
 	}
 	r := s.readers.Get().(*fold.Reader)
 	r.Read(rows{it}, persons, tubes, emit)
@@ -433,7 +445,7 @@ func (s *Store) Read(persons []middlestorepb.PersonID, tubes int, emit func(i in
 	if err != nil && raftlog.IsCorruption(err) {
 		s.fail.Report(err)
 	}
-	return marks, err
+	return state, err
 }
 
 // SeenMarks says how far this store is, in the form readers keep.

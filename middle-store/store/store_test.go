@@ -141,13 +141,13 @@ func TestFoldThenRead(t *testing.T) {
 	n, v := chainOf("unicom", fold.Nucleic), chainOf("mobile", fold.Vaccine)
 	mustFold(t, s, n.cut(registered(1, 7, noon), registered(2, 7, noon), resulted(7, nucleicpb.OutcomeNegative)), v.cut(dose(1)))
 	var got []middlestorepb.Person
-	marks, err := s.Read([]middlestorepb.PersonID{middlestorepb.PersonID(person(2)), middlestorepb.PersonID(person(1)), {}}, 6, func(_ int, p *middlestorepb.Person) {
+	state, err := s.Read([]middlestorepb.PersonID{middlestorepb.PersonID(person(2)), middlestorepb.PersonID(person(1)), {}}, 6, func(_ int, p *middlestorepb.Person) {
 		got = append(got, middlestorepb.Person{Status: p.Status, HasDoses: p.HasDoses})
 	})
 	if err != nil || len(got) != 3 || got[0].Status != middlestorepb.StatusNegative || got[0].HasDoses || got[1].Status != middlestorepb.StatusNegative || !got[1].HasDoses || got[2].Status != middlestorepb.StatusNone {
 		t.Fatalf("got %+v, %v", got, err)
 	}
-	if marks.Seq(middlestorepb.OriginKey(n.origin.String())) != 3 || marks.Seq(middlestorepb.OriginKey(v.origin.String())) != 1 {
+	if marks := state.Marks; marks.Seq(middlestorepb.OriginKey(n.origin.String())) != 3 || marks.Seq(middlestorepb.OriginKey(v.origin.String())) != 1 {
 		t.Fatalf("marks %v", marks)
 	}
 	if want := map[fact.Origin]fact.Mark{n.origin: n.mark, v.origin: v.mark}; fmt.Sprint(s.Marks()) != fmt.Sprint(want) {
@@ -518,17 +518,17 @@ func TestReadIsNeverOlderThanItsMarks(t *testing.T) {
 	for seen.Seq(key) < blocks {
 		n := int(s.SeenMarks().Seq(key))
 		known := false
-		marks, err := s.Read([]middlestorepb.PersonID{middlestorepb.PersonID(person(max(n, 1)))}, 6, func(_ int, p *middlestorepb.Person) { known = len(p.Tubes) == 1 })
+		state, err := s.Read([]middlestorepb.PersonID{middlestorepb.PersonID(person(max(n, 1)))}, 6, func(_ int, p *middlestorepb.Person) { known = len(p.Tubes) == 1 })
 		if err != nil {
 			t.Fatal(err)
 		}
 		if n > 0 && !known {
 			t.Fatalf("marks of %d, but its rows cannot be read", n)
 		}
-		if !marks.Covers(seen) {
-			t.Fatalf("marks went back from %v to %v", seen, marks)
+		if !state.Marks.Covers(seen) {
+			t.Fatalf("marks went back from %v to %v", seen, state.Marks)
 		}
-		seen = marks
+		seen = state.Marks
 		if t.Failed() {
 			return
 		}
