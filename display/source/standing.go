@@ -186,22 +186,22 @@ func (s *standing) look() bool {
 	if err != nil || said.Head.Epoch == 0 {
 		return false
 	}
-	s.account.Store(last.next(asked, &said))
+	s.account.Store(last.next(asked, req, &said))
 	return true
 }
 
 // next is the account after the store has said what had changed.
-func (a *account) next(asked time.Time, said *pb.ChangesResponse) *account {
+func (a *account) next(asked time.Time, req pb.ChangesRequest, said *pb.ChangesResponse) *account {
 	n := &account{asked: asked, head: &said.Head, floor: said.Head.Position}
 	switch {
 	case a == nil || a.head.Epoch != said.Head.Epoch:
 		n.changed = make([]atomic.Uint64, slots) // positions of another run mean nothing
-	case said.All || a.head.Position+uint64(len(said.Changed)) != said.Head.Position:
+	case said.All(req):
 		n.changed = a.changed
 	default:
 		n.changed, n.floor = a.changed, a.floor
 		for i, subject := range said.Changed { // before anybody sees the new position
-			n.changed[subject%slots].Store(a.head.Position + uint64(i) + 1)
+			n.changed[subject%slots].Store(req.After + uint64(i) + 1)
 		}
 	}
 	return n

@@ -22,6 +22,7 @@ type ledger struct {
 	changed []uint32
 	asked   []pb.ChangesRequest
 	silent  bool
+	insists int  // questions of one reader who has seen more
 	all     bool // forgets what it has named
 }
 
@@ -60,6 +61,9 @@ func (l *ledger) lookup(_ context.Context, req *pb.LookupRequest) (*pb.LookupRes
 	if l.silent {
 		return nil, errors.New("connection refused")
 	}
+	if len(req.Seen) > 0 {
+		l.insists++
+	}
 	resp := l.head()
 	for _, p := range req.Persons {
 		one := pb.Person{Tubes: []pb.Tube{{Tube: "T", Pool: l.pools[p]}}}
@@ -79,7 +83,7 @@ func (l *ledger) changes(req pb.ChangesRequest) (*pb.ChangesResponse, error) {
 		return nil, errors.New("connection refused")
 	}
 	resp := &pb.ChangesResponse{Head: l.head()}
-	if resp.All = l.all || req.Epoch != l.epoch; !resp.All {
+	if !l.all && req.Epoch == l.epoch {
 		resp.Changed = append(resp.Changed, l.changed[req.After:]...)
 	}
 	return resp, nil
@@ -248,6 +252,9 @@ func TestAReaderWhoKnowsMoreIsNotToldWhatStands(t *testing.T) {
 	a, asked := x.show(person(1), pb.Marks{{Origin: origin, Seq: 1}})
 	if !asked || a.Behind || a.Batch.Marks.Seq(origin) != 1 {
 		t.Fatalf("asked %v, behind %v, marks %v", asked, a.Behind, a.Batch.Marks)
+	}
+	if x.own[0].insists > 0 {
+		t.Fatal("the reader cost a call alone, and could have travelled with others")
 	}
 }
 

@@ -2,8 +2,7 @@ package middlestorepb
 
 import "google.golang.org/protobuf/encoding/protowire"
 
-// MaxChanges is the most subjects that are named at once; where there are more,
-// all are meant.
+// MaxChanges is the most subjects that are named at once.
 const MaxChanges = 1 << 16
 
 // ChangesRequest asks what has changed since a position.
@@ -15,8 +14,13 @@ type ChangesRequest struct {
 // ChangesResponse names the subjects that have changed.
 type ChangesResponse struct {
 	Head    LookupResponse // about nobody: as of when, and up to where
-	Changed []uint32       // the last stands at Head.Position
-	All     bool           // too many, or of another epoch: nothing that was kept stands
+	Changed []uint32       // one for each position from behind After; none where All
+}
+
+// All reports whether anything may have changed: the epoch is not the one of the
+// request, or there were too many changes to name.
+func (r *ChangesResponse) All(asked ChangesRequest) bool {
+	return r.Head.Epoch != asked.Epoch || asked.After+uint64(len(r.Changed)) != r.Head.Position
 }
 
 // Append encodes the request behind dst.
@@ -41,19 +45,15 @@ func (r *ChangesRequest) Decode(p []byte) error {
 // Append encodes the response behind dst.
 func (r *ChangesResponse) Append(dst []byte) []byte {
 	dst = appendSub(dst, 1, r.Head.Append)
-	dst = appendNumbers(dst, 2, r.Changed)
-	return appendBool(dst, 3, r.All)
+	return appendNumbers(dst, 2, r.Changed)
 }
 
 // Decode reads the response.
 func (r *ChangesResponse) Decode(p []byte) error {
 	*r = ChangesResponse{}
 	return each(p, func(f *field) (ok bool) {
-		switch {
-		case f.is(1, protowire.BytesType):
+		if f.is(1, protowire.BytesType) {
 			return r.Head.mergeFrom(f.sub())
-		case f.uint(3):
-			r.All = f.varint != 0
 		}
 		return f.numbers(2, &r.Changed)
 	})

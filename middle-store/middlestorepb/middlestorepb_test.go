@@ -44,7 +44,7 @@ var messages = map[protoreflect.Name]func(t *rapid.T) (filled, empty message){
 		return &middlestorepb.ChangesRequest{Epoch: number(t), After: number(t)}, new(middlestorepb.ChangesRequest)
 	},
 	"ChangesResponse": func(t *rapid.T) (message, message) {
-		return &middlestorepb.ChangesResponse{Head: response(t), Changed: subjects(t), All: truth(t)}, new(middlestorepb.ChangesResponse)
+		return &middlestorepb.ChangesResponse{Head: response(t), Changed: subjects(t)}, new(middlestorepb.ChangesResponse)
 	},
 	"CheckpointOpenRequest": func(t *rapid.T) (message, message) {
 		return &middlestorepb.CheckpointOpenRequest{By: text(t)}, new(middlestorepb.CheckpointOpenRequest)
@@ -331,7 +331,7 @@ func FuzzCheckpointReadResponse(f *testing.F) {
 }
 
 func FuzzChangesResponse(f *testing.F) {
-	fuzz(f, "ChangesResponse", &middlestorepb.ChangesResponse{Head: middlestorepb.LookupResponse{Epoch: 1, Position: 2}, Changed: []uint32{3}, All: true})
+	fuzz(f, "ChangesResponse", &middlestorepb.ChangesResponse{Head: middlestorepb.LookupResponse{Epoch: 1, Position: 2}, Changed: []uint32{3}})
 }
 
 func typical() *middlestorepb.LookupResponse {

@@ -174,7 +174,7 @@ func TestChangesOverTheWire(t *testing.T) {
 	if err != nil || since.Decode(raw) != nil {
 		t.Fatalf("got %x, %v", raw, err)
 	}
-	if len(since.Changed) != 1 || since.Changed[0] != got.Persons[0].Subjects[1] || since.All {
+	if len(since.Changed) != 1 || since.Changed[0] != got.Persons[0].Subjects[1] || since.All(req) {
 		t.Fatalf("the tube has a result; got %+v of an answer that rests on %v", since, got.Persons[0].Subjects)
 	}
 	if h := since.Head; h.Epoch != got.Epoch || h.Position != got.Position+1 || h.ServedBy != "unicom-middlestore-1" || h.AnsweredAt != noon || len(h.Marks) != 1 || len(h.Freshness) != 1 {

@@ -45,19 +45,19 @@ func (c *changes) position() uint64 {
 	return c.count
 }
 
-// since lists what stands behind a position, up to the newest; false: that is
-// not known, or is too much.
-func (c *changes) since(epoch, after uint64) (changed []uint32, position uint64, ok bool) {
+// since lists what stands behind a position, up to the newest; nothing where that
+// is not known, or too much.
+func (c *changes) since(epoch, after uint64) (changed []uint32, position uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if epoch != c.epoch || after > c.count || c.count-after > middlestorepb.MaxChanges {
-		return nil, c.count, false
+		return nil, c.count
 	}
 	changed = make([]uint32, 0, c.count-after)
 	for at := after; at < c.count; at++ {
 		changed = append(changed, c.ring[at%ringMost])
 	}
-	return changed, c.count, true
+	return changed, c.count
 }
 
 // subjects numbers the rows of a parcel, each subject once.
@@ -84,8 +84,7 @@ func (s *Store) Changes(epoch, after uint64) (out middlestorepb.ChangesResponse,
 	}
 	defer leave()
 	out.Head.Marks = s.held.Load().marks // before the position, so that they are not ahead of it
-	changed, position, ok := s.changes.since(epoch, after)
-	out.Changed, out.All = changed, !ok
-	out.Head.Epoch, out.Head.Position = s.changes.epoch, position
+	out.Changed, out.Head.Position = s.changes.since(epoch, after)
+	out.Head.Epoch = s.changes.epoch
 	return out, nil
 }

@@ -26,18 +26,24 @@ func kept(t testing.TB, s *store.Store, who int) (p middlestorepb.Person, at sto
 	return p, at
 }
 
-func changes(t testing.TB, s *store.Store, epoch, after uint64) middlestorepb.ChangesResponse {
+// news is what a store says has changed, and whether anything may have.
+type news struct {
+	middlestorepb.ChangesResponse
+	all bool
+}
+
+func changes(t testing.TB, s *store.Store, epoch, after uint64) news {
 	t.Helper()
 	out, err := s.Changes(epoch, after)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return out
+	return news{out, out.All(middlestorepb.ChangesRequest{Epoch: epoch, After: after})}
 }
 
 // stands reports whether an answer stands by what has changed since.
-func stands(p *middlestorepb.Person, since *middlestorepb.ChangesResponse) bool {
-	return !since.All && !slices.ContainsFunc(p.Subjects, func(s uint32) bool { return slices.Contains(since.Changed, s) })
+func stands(p *middlestorepb.Person, since *news) bool {
+	return !since.all && !slices.ContainsFunc(p.Subjects, func(s uint32) bool { return slices.Contains(since.Changed, s) })
 }
 
 func TestChangesNameWhatWasFolded(t *testing.T) {
@@ -46,7 +52,7 @@ func TestChangesNameWhatWasFolded(t *testing.T) {
 	mustFold(t, s, c.cut(registered(1, 1, noon), registered(2, 2, noon)))
 	one, at := kept(t, s, 1)
 	two, _ := kept(t, s, 2)
-	if none := changes(t, s, at.Epoch, at.Position); none.All || len(none.Changed) != 0 || none.Head.Position != at.Position {
+	if none := changes(t, s, at.Epoch, at.Position); none.all || len(none.Changed) != 0 || none.Head.Position != at.Position {
 		t.Fatalf("nothing was folded, and %+v has changed", none)
 	}
 	mustFold(t, s, c.cut(resulted(1, nucleicpb.OutcomeNegative), resulted(1, nucleicpb.OutcomeInvalid)))
@@ -86,12 +92,12 @@ func TestNobodyIsToldThatAllStands(t *testing.T) {
 		"another run": {now.Epoch + 2, now.Position}, "no run": {0, 0}, "the future": {now.Epoch, now.Position + 1},
 		"far back": {at.Epoch, at.Position}, "more than is named at once": {now.Epoch, now.Position - middlestorepb.MaxChanges - 1},
 	} {
-		if out := changes(t, s, ask[0], ask[1]); !out.All || len(out.Changed) > 0 || out.Head.Epoch != now.Epoch || out.Head.Position != now.Position {
-			t.Errorf("%s: all %v, %d named, epoch %d, position %d; now %+v", what, out.All, len(out.Changed), out.Head.Epoch, out.Head.Position, now)
+		if out := changes(t, s, ask[0], ask[1]); !out.all || len(out.Changed) > 0 || out.Head.Epoch != now.Epoch || out.Head.Position != now.Position {
+			t.Errorf("%s: all %v, %d named, epoch %d, position %d; now %+v", what, out.all, len(out.Changed), out.Head.Epoch, out.Head.Position, now)
 		}
 	}
-	if out := changes(t, s, now.Epoch, now.Position-middlestorepb.MaxChanges); out.All || len(out.Changed) != middlestorepb.MaxChanges {
-		t.Errorf("the most that is named: all %v, %d named", out.All, len(out.Changed))
+	if out := changes(t, s, now.Epoch, now.Position-middlestorepb.MaxChanges); out.all || len(out.Changed) != middlestorepb.MaxChanges {
+		t.Errorf("the most that is named: all %v, %d named", out.all, len(out.Changed))
 	}
 	if again := open(t, vfs.NewMem()); changes(t, again, 0, 0).Head.Epoch == now.Epoch {
 		t.Error("two runs are one epoch")
