@@ -14,8 +14,8 @@ import (
 // others want the processor a step takes longer, and so does the rest.
 const (
 	stepBytes  = 128 << 10
-	restFactor = 5
-	restMax    = 40 * time.Millisecond
+	restFactor = 10
+	restMax    = 100 * time.Millisecond
 )
 
 // Pace says whether a store's tables are written at a walk. They are until the
