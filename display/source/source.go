@@ -5,10 +5,10 @@
 // It promises an answer within a second whatever is dead, paused or cut off, and
 // that the answer says where it comes from and how old it is. What a store
 // answered is given again while the store says that nothing of it has changed
-// (standing). Requests that come together travel together: one call asks for up to Batch persons, and a
-// request that comes alone never waits for company. What a store answered is
-// written to the last-known copy lazily; losing the end of it in a crash only
-// makes it older.
+// (standing). Requests that come together travel together: one call asks for up
+// to Batch persons, and a request that comes alone never waits for company. What
+// a store answered is written to the last-known copy lazily; losing the end of it
+// in a crash only makes it older.
 //
 // It refuses to interpret: colours and words are made elsewhere. Everything
 // here is safe for concurrent use; an Answer is shared by all who asked
@@ -142,8 +142,8 @@ func (s *Source) Close() error {
 // Get finds out about one person. It always returns an answer; with seen, one
 // that is older than seen only if no store reached has more, and says so.
 func (s *Source) Get(ctx context.Context, person pb.PersonID, seen pb.Marks) Answer {
-	a, stands := s.stands.get(person)
-	if !stands || !a.Batch.Marks.Covers(seen) {
+	a, ok := s.stands.get(person)
+	if !ok || !a.Batch.Marks.Covers(seen) {
 		a = s.batch.get(ctx, person)
 	}
 	if a.Kind == None {

@@ -53,7 +53,7 @@ const (
 	// slots is how many positions are remembered: one for all subjects whose
 	// numbers meet there, so that one person's change may cost another a question.
 	slots = 1 << 19
-	// standingBytes is the bound where none is given.
+	// standingBytes bounds what is kept.
 	standingBytes = 32 << 20
 )
 

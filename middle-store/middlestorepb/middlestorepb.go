@@ -251,15 +251,11 @@ func AppendPerson(dst []byte, p *Person) []byte { return appendSub(dst, 1, p.App
 
 // Decode reads the response, reusing what r held.
 func (r *LookupResponse) Decode(p []byte) error {
-	if !r.decode(open(p)) {
+	*r = LookupResponse{Persons: r.Persons[:0], Marks: r.Marks[:0], Freshness: r.Freshness[:0]}
+	if !r.mergeFrom(open(p)) {
 		return ErrMalformed
 	}
 	return nil
-}
-
-func (r *LookupResponse) decode(m message) bool {
-	*r = LookupResponse{Persons: r.Persons[:0], Marks: r.Marks[:0], Freshness: r.Freshness[:0]}
-	return r.mergeFrom(m)
 }
 
 // mergeFrom reads fields behind those that were read before, as an embedded

@@ -2,12 +2,10 @@ package store_test
 
 import (
 	"slices"
-	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"qianma/cluster/fact"
 	"qianma/middle-store/fold"
 	"qianma/middle-store/middlestorepb"
 	"qianma/middle-store/store"
@@ -111,16 +109,7 @@ func TestMarksAreNeverAheadOfTheChanges(t *testing.T) {
 	c := chainOf("unicom", fold.Nucleic)
 	key := middlestorepb.OriginKey(c.origin.String())
 	const blocks = 400
-	var folding sync.WaitGroup
-	folding.Go(func() {
-		for i := 1; i <= blocks; i++ {
-			if err := s.Fold(ctx, []fact.Block{c.cut(registered(i, i, noon))}); err != nil {
-				t.Error(err)
-				return
-			}
-		}
-	})
-	defer folding.Wait()
+	defer foldOneByOne(t, s, c, blocks).Wait()
 	for n := 0; n < blocks && !t.Failed(); {
 		next := n + 1
 		p, at := kept(t, s, next)

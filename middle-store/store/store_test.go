@@ -497,14 +497,10 @@ func flipTables(t *testing.T, fs vfs.FS, dir string, from, to float64) {
 	}
 }
 
-// TestReadIsNeverOlderThanItsMarks reads while blocks are folded. Block n holds
-// person n alone, so marks that cover n promise person n.
-func TestReadIsNeverOlderThanItsMarks(t *testing.T) {
-	s := open(t, vfs.NewMem())
-	c := chainOf("unicom", fold.Nucleic)
-	key := middlestorepb.OriginKey(c.origin.String())
-	const blocks = 400
-	var folding sync.WaitGroup
+// foldOneByOne folds blocks while the test goes on; block n registers person n
+// alone.
+func foldOneByOne(t *testing.T, s *store.Store, c *chain, blocks int) *sync.WaitGroup {
+	folding := new(sync.WaitGroup)
 	folding.Go(func() {
 		for i := 1; i <= blocks; i++ {
 			if err := s.Fold(ctx, []fact.Block{c.cut(registered(i, i, noon))}); err != nil {
@@ -513,7 +509,17 @@ func TestReadIsNeverOlderThanItsMarks(t *testing.T) {
 			}
 		}
 	})
-	defer folding.Wait()
+	return folding
+}
+
+// TestReadIsNeverOlderThanItsMarks reads while blocks are folded. Block n holds
+// person n alone, so marks that cover n promise person n.
+func TestReadIsNeverOlderThanItsMarks(t *testing.T) {
+	s := open(t, vfs.NewMem())
+	c := chainOf("unicom", fold.Nucleic)
+	key := middlestorepb.OriginKey(c.origin.String())
+	const blocks = 400
+	defer foldOneByOne(t, s, c, blocks).Wait()
 	seen := middlestorepb.Marks{}
 	for seen.Seq(key) < blocks {
 		n := int(s.SeenMarks().Seq(key))
