@@ -155,7 +155,7 @@ func together(errs []error) error {
 func (in *Intake) keyed(ctx context.Context, o web.Options, shard int, commands [][]byte) (machine.Receipt, error) {
 	p := machine.Proposal{Commands: commands}
 	if o.HasKey {
-		if shard == machine.ShardOfKey(o.Key[:], in.Proposer.Shards()) {
+		if shard == machine.ShardOfRequest(o.Key, in.Proposer.Shards()) {
 			p.Key, p.Body = o.Key, o.Body
 		} else if err := in.Proposer.Claim(ctx, o.Key, o.Body); err != nil {
 			return machine.Receipt{}, err

@@ -112,7 +112,7 @@ func (l Level) String() string {
 // Proposal is a group of commands that one caller sends together. They commit
 // together or not at all.
 type Proposal struct {
-	// Key is the digest of the caller's idempotency key; zero: no key.
+	// Key is the caller's idempotency key as KeyOf has it; zero: no key.
 	Key [16]byte
 	// Body is the digest of what the caller sent under that key.
 	Body [16]byte

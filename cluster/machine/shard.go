@@ -2,9 +2,9 @@ package machine
 
 import "encoding/binary"
 
-// ShardOfKey is the shard that owns a key or a hashed entity: its first two
-// bytes, big-endian, modulo the number of shards. Every caller uses this one
-// rule, so a key and its receipt are always looked up where they were left.
+// ShardOfKey is the shard that owns a hashed entity: its first two bytes,
+// big-endian, modulo the number of shards. Every caller uses this one rule, so
+// what was left is always looked up where it lies.
 func ShardOfKey(key []byte, shards int) int {
 	if shards <= 1 || len(key) < 2 {
 		return 0

@@ -197,7 +197,7 @@ func (r *Replica) Claim(ctx context.Context, key, body [16]byte) error {
 	if key == ([16]byte{}) {
 		return problem.New(problem.Invalid, "the idempotency key is empty", "send a key")
 	}
-	_, err := r.Propose(ctx, machine.ShardOfKey(key[:], r.cfg.Shards), machine.Proposal{Key: key, Body: body})
+	_, err := r.Propose(ctx, machine.ShardOfRequest(key, r.cfg.Shards), machine.Proposal{Key: key, Body: body})
 	return err
 }
 

@@ -3,6 +3,7 @@ package replica
 import (
 	"encoding/binary"
 	"errors"
+	"math/bits"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -129,28 +130,36 @@ func newMesh(lines int) *mesh {
 	return &mesh{lines: make([][8]uint64, lines), room: lines * keysPerLine}
 }
 
-// place returns the line of a key and the source of its bits. Keys are digests:
-// any part of one is as good as a hash.
-func (l *mesh) place(key *[16]byte) (line *[8]uint64, bits uint64) {
-	return &l.lines[binary.BigEndian.Uint64(key[:])%uint64(len(l.lines))], binary.BigEndian.Uint64(key[8:])
+// place returns the line of a key and the source of its bits. The first half of
+// a key may be a time, which neighbours share, and the second what a careless
+// caller counts: each of the two answers depends on all of both (multiplied to
+// twice the width, high xor low).
+func (l *mesh) place(key *[16]byte) (line *[8]uint64, source uint64) {
+	a, b := binary.BigEndian.Uint64(key[:]), binary.BigEndian.Uint64(key[8:])
+	mix := func(x, y uint64) uint64 {
+		high, low := bits.Mul64(x, y)
+		return high ^ low
+	}
+	h := mix(a^0x9e3779b97f4a7c15, b^0xd1b54a32d192ed03)
+	return &l.lines[h%uint64(len(l.lines))], mix(h^0xbf58476d1ce4e5b9, b^0x94d049bb133111eb)
 }
 
 func (l *mesh) holds(key *[16]byte) bool {
-	line, bits := l.place(key)
+	line, source := l.place(key)
 	for range probesPerKey {
-		if line[bits&7]>>(bits>>3&63)&1 == 0 {
+		if line[source&7]>>(source>>3&63)&1 == 0 {
 			return false
 		}
-		bits >>= 9
+		source >>= 9
 	}
 	return true
 }
 
 func (l *mesh) add(key *[16]byte) {
-	line, bits := l.place(key)
+	line, source := l.place(key)
 	for range probesPerKey {
-		line[bits&7] |= 1 << (bits >> 3 & 63)
-		bits >>= 9
+		line[source&7] |= 1 << (source >> 3 & 63)
+		source >>= 9
 	}
 	l.room--
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -70,11 +71,24 @@ func TestATableHoldsBlocksOfOneChainOrNone(t *testing.T) {
 	}
 }
 
-// BenchmarkCompaction tells how often a store writes what it holds: blocks of
+// BenchmarkCompaction tells what a store does with what it is given: blocks of
 // 840 registrations as nucleic writes them (90 bytes in the block and 33 + 46 as a
-// row; one tube to eight people), as fast as they are compacted. It says little
-// below a thousand blocks: -benchtime 3000x is 2.5 million tests.
+// row; one tube to eight people), as fast as they are compacted; without
+// idempotency keys, as in batches, and with one for each, hashed or of its time.
+// It says little below a thousand blocks: -benchtime 3000x is 2.5 million tests.
 func BenchmarkCompaction(b *testing.B) {
+	digest := func(rng *rand.Rand, _ int) (k [16]byte) { return randomKey(rng) }
+	timed := func(rng *rand.Rand, n int) (k [16]byte) { // ten in a millisecond
+		k = randomKey(rng)
+		binary.BigEndian.PutUint64(k[:], (1_790_000_000_000+uint64(n)/10)<<16|7<<12|rng.Uint64()>>52)
+		return k
+	}
+	b.Run("keys=none", func(b *testing.B) { benchmarkCompaction(b, nil) })
+	b.Run("keys=hashed", func(b *testing.B) { benchmarkCompaction(b, digest) })
+	b.Run("keys=timed", func(b *testing.B) { benchmarkCompaction(b, timed) })
+}
+
+func benchmarkCompaction(b *testing.B, receipt func(*rand.Rand, int) [16]byte) {
 	const facts, people = 840, 8
 	cache := pebble.NewCache(64 << 20)
 	defer cache.Unref()
@@ -95,7 +109,7 @@ func BenchmarkCompaction(b *testing.B) {
 			return m.Compact.NumInProgress == 0 && int(m.Levels[0].Sublevels) < o.L0CompactionThreshold/2
 		})
 	}
-	blocks := uint64(0)
+	blocks, keys, begun := uint64(0), 0, processorTime(b)
 	for b.Loop() {
 		batch := g.db.NewBatch()
 		set := func(key []byte, size int) {
@@ -109,6 +123,10 @@ func BenchmarkCompaction(b *testing.B) {
 			set([]byte("uh"+tube), 72)
 			for range people {
 				set(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64([]byte("um\x0e"+tube), rng.Uint64()), rng.Uint64()), 46)
+				if receipt != nil {
+					set(appendReceiptKey(nil, 1, receipt(rng, keys)), 28)
+					keys++
+				}
 			}
 		}
 		if err := batch.Commit(pebble.NoSync); err != nil {
@@ -126,9 +144,18 @@ func BenchmarkCompaction(b *testing.B) {
 	}
 	b.ReportMetric(float64(m.Levels[0].TableBytesFlushed)/tests, "flushed-B/test")
 	b.ReportMetric(float64(compacted)/tests, "compacted-B/test")
+	b.ReportMetric(float64((processorTime(b)-begun).Nanoseconds())/tests, "cpu-ns/test")
 	if err := errors.Join(g.release(), s.close(time.Minute)); err != nil {
 		b.Error(err)
 	}
+}
+
+func processorTime(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // TestEveryKeyHasAnEndOfItsTable: a table that ended at or before its first key

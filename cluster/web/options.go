@@ -21,7 +21,7 @@ const (
 
 // Options are what a write asks for beside its body.
 type Options struct {
-	Key    [16]byte // digest of the Idempotency-Key header
+	Key    [16]byte // of the header Idempotency-Key, as machine.KeyOf has it
 	Body   [16]byte // digest of method, path and body; zero without a key
 	HasKey bool
 	Ack    machine.Level // Committed unless Replicated was asked for
@@ -53,13 +53,13 @@ func WriteOptions(r *http.Request) (Options, error) {
 	case len(keys) == 0:
 		return o, nil
 	case len(keys) > 1 || len(keys[0]) == 0 || len(keys[0]) > MaxKey || !visible(keys[0]):
-		return Options{}, problem.New(problem.Malformed, "the Idempotency-Key is not 1 to 128 visible ASCII characters", "send one key for each request, such as a UUID")
+		return Options{}, problem.New(problem.Malformed, "the Idempotency-Key is not 1 to 128 visible ASCII characters", "send one key for each request, such as a UUID of version 7")
 	default:
 		raw, err := Body(r)
 		if err != nil {
 			return Options{}, err
 		}
-		o.HasKey, o.Key, o.Body = true, KeyDigest(keys[0]), bodyDigest(r, raw)
+		o.HasKey, o.Key, o.Body = true, machine.KeyOf(keys[0]), bodyDigest(r, raw)
 	}
 	return o, nil
 }
@@ -85,13 +85,6 @@ func (o *Options) query(q url.Values) error {
 		o.Wait = d
 	}
 	return nil
-}
-
-// KeyDigest is the form in which the floor keeps an idempotency key.
-func KeyDigest(key string) (d [16]byte) {
-	sum := sha256.Sum256([]byte(key))
-	copy(d[:], sum[:])
-	return d
 }
 
 // bodyDigest covers method and path too: the same key and bytes sent to

@@ -10,10 +10,13 @@
 package province
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"strconv"
+	"hash/fnv"
 	"time"
+
+	"github.com/google/uuid"
 
 	"qianma/cluster/identity"
 	"qianma/loadtest/client"
@@ -38,7 +41,7 @@ type Config struct {
 	// Hasher turns documents into pseudonyms here. Nil: the province is asked
 	// for each person once, over HTTP, and batches go as NDJSON.
 	Hasher *identity.Hasher
-	Run    string        // begins every idempotency key; at most 64 visible characters
+	Run    string        // what tells its idempotency keys from those of other runs
 	Ack    string        // "committed" or "replicated"
 	Wait   time.Duration // longest wait for the level; 0: 10 s
 	Format Format
@@ -50,7 +53,9 @@ type Target struct {
 	cfg     Config
 	loop    *client.Loop
 	groups  [2][]*client.Group // by side, then carrier
+	start   time.Time          // of the run's clock
 	shift   time.Duration      // from the loop's clock to the run's
+	run     uint64             // a digest of the run's name
 	known   map[uint32]identity.Person
 	done    func(*drive.Op)
 	suffix  string // query of writes
@@ -80,7 +85,9 @@ func Open(cfg Config) (*Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Target{cfg: cfg, loop: loop, known: map[uint32]identity.Person{}}
+	name := fnv.New64a()
+	_, _ = name.Write([]byte(cfg.Run))
+	t := &Target{cfg: cfg, loop: loop, run: name.Sum64(), known: map[uint32]identity.Person{}}
 	if cfg.Hasher == nil {
 		t.cfg.Format = NDJSON
 	}
@@ -104,7 +111,7 @@ func Open(cfg Config) (*Target, error) {
 }
 
 // Begin fixes the run's clock.
-func (t *Target) Begin(start time.Time) { t.shift = t.loop.Since(start) }
+func (t *Target) Begin(start time.Time) { t.start, t.shift = start, t.loop.Since(start) }
 
 // Carriers is how many the target has.
 func (t *Target) Carriers() int { return len(t.cfg.Carriers) }
@@ -158,10 +165,22 @@ func (t *Target) write(op *drive.Op) {
 		c.Path = population.AppendTube(append(c.Path, "/v1/tubes/"...), op.TubeNo)
 	}
 	if op.Kind.Write() {
-		c.Key = append(append(c.Key[:0], t.cfg.Run...), '-')
-		c.Key = strconv.AppendUint(c.Key, op.Key, 36)
+		c.Key = t.appendKey(c.Key[:0], op)
 	}
 	c.Body = op.Body
+}
+
+// appendKey appends an idempotency key as careful callers make them: a UUID of
+// version 7, of the instant at which the request should have started. Beside its
+// time it is the request's number in the run, scattered without a loss of any bit,
+// under the run's name.
+func (t *Target) appendKey(dst []byte, op *drive.Op) []byte {
+	n := population.Mix(t.run, op.Key)
+	at := uint64(t.start.Add(op.Intended).UnixMilli())
+	var u uuid.UUID
+	binary.BigEndian.PutUint64(u[:], at<<16|7<<12|n>>62|t.run<<2&0xffc)
+	binary.BigEndian.PutUint64(u[8:], 1<<63|n<<2>>2)
+	return append(dst, u.String()...)
 }
 
 // document is what person i holds up.

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"qianma/cluster/fact"
 	"qianma/cluster/identity"
 	"qianma/cluster/leaktest"
@@ -22,7 +24,7 @@ func target(t *testing.T, format Format) *Target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Target{cfg: Config{People: population.New(3, 1000), Hasher: h, Format: format, Run: "r"}}
+	return &Target{cfg: Config{People: population.New(3, 1000), Hasher: h, Format: format}}
 }
 
 // Goal: what we hash here is what the province hashes from what we send: the
@@ -34,6 +36,28 @@ func TestInventedDocumentsAreNormalAndUnremarkable(t *testing.T) {
 		n, flags, err := d.Normalize()
 		if err != nil || flags != 0 || n != d {
 			t.Fatalf("person %d: %v, flags %v, changed %v", i, err, flags.Strings(), n != d)
+		}
+	}
+}
+
+// Goal: no two requests of a run, and none of two runs, share an idempotency key,
+// and each is the UUID of its time.
+func TestIdempotencyKeysAreUUIDsOfTheirTime(t *testing.T) {
+	seen := map[string]bool{}
+	for run := range uint64(2) {
+		tg := target(t, Binary)
+		tg.run, tg.start = population.Mix(1, run), time.UnixMilli(1_790_000_000_000)
+		for n := range uint64(1000) {
+			op := &drive.Op{Key: n, Intended: time.Duration(n) * time.Millisecond}
+			key := string(tg.appendKey(nil, op))
+			u, err := uuid.Parse(key)
+			if err != nil || u.Version() != 7 || u.Variant() != uuid.RFC4122 || seen[key] {
+				t.Fatalf("run %d, request %d: %s: %v, version %d, variant %v, seen before: %v", run, n, key, err, u.Version(), u.Variant(), seen[key])
+			}
+			if sec, nsec := u.Time().UnixTime(); time.Unix(sec, nsec).UnixMilli() != 1_790_000_000_000+int64(n) {
+				t.Fatalf("%s is of %v", key, time.Unix(sec, nsec))
+			}
+			seen[key] = true
 		}
 	}
 }
@@ -51,8 +75,8 @@ func TestBothFormatsSayTheSame(t *testing.T) {
 	if err := json.Unmarshal(op.Body, &row); err != nil {
 		t.Fatalf("%v: %s", err, op.Body)
 	}
-	if op.Call.Type != "application/x-ndjson" || string(op.Call.Path) != "/v1/registrations/batch" || string(op.Call.Key) != "r-0" {
-		t.Errorf("%s %s %s", op.Call.Type, op.Call.Path, op.Call.Key)
+	if op.Call.Type != "application/x-ndjson" || string(op.Call.Path) != "/v1/registrations/batch" {
+		t.Errorf("%s %s", op.Call.Type, op.Call.Path)
 	}
 	facts.write(op)
 	var f nucleicpb.Fact
