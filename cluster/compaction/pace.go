@@ -9,13 +9,20 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// A table is written in steps: stepBytes in one call, and then a rest for
-// restFactor times as long as the step took by the clock, restMax at most. Where
-// others want the processor a step takes longer, and so does the rest.
+// A table is written in steps: stepBytes in one call, and then a rest that is a
+// multiple of what the step took by the clock, up to a bound. Where others want
+// the processor a step takes longer, and so does the rest.
 const (
-	stepBytes  = 128 << 10
-	restFactor = 10
-	restMax    = 100 * time.Millisecond
+	stepBytes = 128 << 10
+
+	flushFactor = 10
+	flushMax    = 100 * time.Millisecond
+
+	// Those of a compaction while no flush has come since it began. The more have,
+	// the shorter it rests: it takes most of the time that there is until the next
+	// one is due, whatever the load, and never more.
+	compactionFactor = 30
+	compactionMax    = 300 * time.Millisecond
 )
 
 // Pace says whether a store's tables are written at a walk. They are until the
@@ -54,15 +61,20 @@ func (p *Pace) listener() pebble.EventListener {
 	}
 }
 
-// behind reports whether a table of the category must be written at once.
-func (p *Pace) behind(category vfs.DiskWriteCategory) bool {
+// rest returns how long whoever writes a table of the category rests after a
+// step that took so long.
+func (p *Pace) rest(category vfs.DiskWriteCategory, took time.Duration) time.Duration {
 	if p.stalled.Load() || p.closing.Load() {
-		return true
+		return 0
 	}
 	if category == categoryFlush {
-		return p.queued.Load() || p.waiting.Load() > 0
+		if p.queued.Load() || p.waiting.Load() > 0 {
+			return 0
+		}
+		return min(flushFactor*took, flushMax)
 	}
-	return p.owed.Load() >= p.limit
+	left := max(0, p.limit-p.owed.Load())
+	return min(compactionFactor*took, compactionMax) * time.Duration(left) / time.Duration(p.limit)
 }
 
 // Pebble's own names for what it writes tables for.
@@ -130,8 +142,8 @@ func (w *walker) flush() error {
 }
 
 func (w *walker) rest() {
-	if !w.pace.behind(w.category) {
-		<-time.After(min(restFactor*time.Since(w.since), restMax))
+	if rest := w.pace.rest(w.category, time.Since(w.since)); rest > 0 {
+		<-time.After(rest)
 	}
 	w.since = time.Now()
 }

@@ -76,8 +76,8 @@ func TestTablesAreWrittenAtAWalk(t *testing.T) {
 		d := newDisk()
 		d.takes = time.Millisecond
 		fs := paced{d, &Pace{limit: 8}}
-		for _, c := range []vfs.DiskWriteCategory{categoryFlush, categoryCompaction} {
-			if took, want := write(t, fs, c, 10), 10*(1+restFactor)*time.Millisecond; took != want {
+		for c, factor := range map[vfs.DiskWriteCategory]int{categoryFlush: flushFactor, categoryCompaction: compactionFactor} {
+			if took, want := write(t, fs, c, 10), time.Duration(10*(1+factor))*time.Millisecond; took != want {
 				t.Errorf("%s: %v, want %v", c, took, want)
 			}
 		}
@@ -91,16 +91,16 @@ func TestTablesAreWrittenAtAWalk(t *testing.T) {
 }
 
 func TestARestIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d := newDisk()
-		d.takes = time.Second
-		if took, want := write(t, paced{d, &Pace{limit: 8}}, categoryFlush, 3), 3*(time.Second+restMax); took != want {
-			t.Errorf("%v, want %v", took, want)
+	p := &Pace{limit: 8}
+	for c, want := range map[vfs.DiskWriteCategory]time.Duration{categoryFlush: flushMax, categoryCompaction: compactionMax} {
+		if got := p.rest(c, time.Minute); got != want {
+			t.Errorf("%s: %v, want %v", c, got, want)
 		}
-	})
+	}
 }
 
-func TestAStoreThatFallsBehindRuns(t *testing.T) {
+// What happens to a store, and what is left of the rests of either kind.
+func TestAStoreThatFallsBehindRests(t *testing.T) {
 	top := pebble.CompactionInfo{Input: []pebble.LevelInfo{{Level: 0}}}
 	below := pebble.CompactionInfo{Input: []pebble.LevelInfo{{Level: 5}}}
 	flushes := func(n int) func(pebble.EventListener) {
@@ -113,35 +113,38 @@ func TestAStoreThatFallsBehindRuns(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		happens           []func(pebble.EventListener)
-		flush, compaction bool // which runs
+		flush, compaction float64 // of a whole rest
 	}{
-		"nothing":       {},
-		"writers stall": {[]func(pebble.EventListener){func(l pebble.EventListener) { l.WriteStallBegin(pebble.WriteStallBeginInfo{}) }}, true, true},
+		"nothing":       {nil, 1, 1},
+		"writers stall": {[]func(pebble.EventListener){func(l pebble.EventListener) { l.WriteStallBegin(pebble.WriteStallBeginInfo{}) }}, 0, 0},
 		"and no more": {[]func(pebble.EventListener){func(l pebble.EventListener) {
 			l.WriteStallBegin(pebble.WriteStallBeginInfo{})
 			l.WriteStallEnd()
-		}}, false, false},
-		"two memtables at once": {[]func(pebble.EventListener){func(l pebble.EventListener) { l.FlushBegin(pebble.FlushInfo{Input: 2}) }}, true, false},
+		}}, 1, 1},
+		"two memtables at once": {[]func(pebble.EventListener){func(l pebble.EventListener) { l.FlushBegin(pebble.FlushInfo{Input: 2}) }}, 0, 1},
 		"then one again": {[]func(pebble.EventListener){
 			func(l pebble.EventListener) { l.FlushBegin(pebble.FlushInfo{Input: 2}) },
 			func(l pebble.EventListener) { l.FlushBegin(pebble.FlushInfo{Input: 1}) },
-		}, false, false},
-		"seven flushes are no backlog": {[]func(pebble.EventListener){flushes(7)}, false, false},
-		"eight are":                    {[]func(pebble.EventListener){flushes(8)}, false, true},
+		}, 1, 1},
+		"two flushes":      {[]func(pebble.EventListener){flushes(2)}, 1, .75},
+		"seven":            {[]func(pebble.EventListener){flushes(7)}, 1, .125},
+		"eight, a backlog": {[]func(pebble.EventListener){flushes(8)}, 1, 0},
+		"more than that":   {[]func(pebble.EventListener){flushes(9)}, 1, 0},
 		"which ends with its compaction": {[]func(pebble.EventListener){flushes(8),
-			func(l pebble.EventListener) { l.CompactionBegin(top) }}, false, false},
+			func(l pebble.EventListener) { l.CompactionBegin(top) }}, 1, 1},
 		"but not with another": {[]func(pebble.EventListener){flushes(8),
-			func(l pebble.EventListener) { l.CompactionBegin(below) }}, false, true},
+			func(l pebble.EventListener) { l.CompactionBegin(below) }}, 1, 0},
 	} {
 		p := &Pace{limit: 8}
 		for _, h := range c.happens {
 			h(p.listener())
 		}
-		if got := p.behind(categoryFlush); got != c.flush {
-			t.Errorf("%s: a flush runs: %v, want %v", name, got, c.flush)
+		const took = time.Millisecond
+		if got, want := p.rest(categoryFlush, took), time.Duration(c.flush*flushFactor*float64(took)); got != want {
+			t.Errorf("%s: a flush rests %v, want %v", name, got, want)
 		}
-		if got := p.behind(categoryCompaction); got != c.compaction {
-			t.Errorf("%s: a compaction runs: %v, want %v", name, got, c.compaction)
+		if got, want := p.rest(categoryCompaction, took), time.Duration(c.compaction*compactionFactor*float64(took)); got != want {
+			t.Errorf("%s: a compaction rests %v, want %v", name, got, want)
 		}
 	}
 }
