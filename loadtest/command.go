@@ -71,6 +71,7 @@ type Shape struct {
 	Mix      string        `help:"Pools, and of the people the share that is sampled into each, as in 20:.7,10:.2,5:.05,1:.05 (a city's day, used where this is empty). Sizes: 20, 10, 5, 1."`
 	Zipf     float64       `help:"Exponent of who refreshes." default:"1.1"`
 	Cold     float64       `help:"Share of displays drawn from everybody alike." default:"0.1"`
+	Roam     bool          `help:"Each refresh of a phone goes to any node of any carrier; else a phone stays with one while that is up."`
 	Watch    float64       `help:"Tests a second whose visibility is timed; -1: none, and the verdict says so; 0: 20, or fewer in more than half a minute, 600 in all." default:"0"`
 	Wave     time.Duration `help:"Midnight: everybody refreshes once within this." default:"10s"`
 	Closed   int           `help:"Keep this many requests in flight in place of a schedule. Its latencies say nothing of an open system and are not judged."`
@@ -186,7 +187,7 @@ func (s *Shape) settings() (profiles.Settings, error) {
 	out := profiles.Settings{
 		Profile: s.Profile, Rate: s.Rate, Displays: s.Displays, Duration: s.Duration, Poisson: s.Poisson, Seed: s.Seed, Draw: s.Draw,
 		People: population.New(s.Seed, max(1, s.People)), Split: s.Split, Booths: s.Booths, Batch: s.Batch, Positive: s.Positive,
-		Skew: s.Zipf, Cold: s.Cold, Watches: s.Watch, Wave: s.Wave, Warm: s.Warm,
+		Skew: s.Zipf, Cold: s.Cold, Roam: s.Roam, Watches: s.Watch, Wave: s.Wave, Warm: s.Warm,
 	}
 	if out.Rate == 0 {
 		out.Rate = usual[s.Profile]

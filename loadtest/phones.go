@@ -28,7 +28,7 @@ type PhonesCommand struct {
 	Endpoints string   `help:"File with the endpoints of a province elsewhere."`
 }
 
-// Run prints a URL on each line; the display nodes take turns.
+// Run prints a URL on each line; a person is asked for at one node.
 func (c *PhonesCommand) Run(k *kong.Context) (err error) {
 	defer ending(k.Stderr, &err)
 	from := cmp.Or(c.Endpoints, c.Data)
@@ -54,9 +54,11 @@ func (c *PhonesCommand) Run(k *kong.Context) (err error) {
 	people := population.New(c.Seed, max(1, c.People))
 	draw := profiles.Draw(people, c.Draw, 0, c.Zipf, c.Cold)
 	out := bufio.NewWriter(k.Stdout)
-	for i := range c.Count {
-		document := identity.Document{Kind: identity.Resident, Number: string(people.AppendNumber(nil, draw.Next()))}
-		fmt.Fprintf(out, "%s%s\n", nodes[i%len(nodes)], hasher.Person(document).Append([]byte(province.CodePath)))
+	for range c.Count {
+		person := draw.Next()
+		document := identity.Document{Kind: identity.Resident, Number: string(people.AppendNumber(nil, person))}
+		node := nodes[population.Mix(0, uint64(person))%uint64(len(nodes))]
+		fmt.Fprintf(out, "%s%s\n", node, hasher.Person(document).Append([]byte(province.CodePath)))
 	}
 	return out.Flush()
 }

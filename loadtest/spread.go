@@ -242,6 +242,7 @@ func (c *RunCommand) again() []string {
 	add("connections", strconv.Itoa(c.Connections))
 	flag("shared", c.Shared)
 	flag("spread", c.Spread)
+	flag("roam", c.Roam)
 	add("gather", c.Gather.String())
 	add("timeout", c.Timeout.String())
 	add("tries", strconv.Itoa(c.Tries))

@@ -70,7 +70,8 @@ type Call struct {
 	Key  []byte // Idempotency-Key; empty: none
 	Type string // Content-Type of the body
 	Body []byte
-	Tag  any // the caller's own
+	Home uint32 // above 0: the node that this stands for, modulo their number, comes first; 0: they take turns
+	Tag  any    // the caller's own
 
 	Err        error
 	Status     int

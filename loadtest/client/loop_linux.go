@@ -152,14 +152,18 @@ func (l *Loop) Start(g *Group, c *Call) {
 	}
 }
 
-// dispatch gives the call a connection, if there is one for it. The leader
-// comes first where answers name one, because any other node would hand the
-// call on to it; else nodes take turns, so a node that came back is found
-// without a probe.
+// dispatch gives the call a connection, if there is one for it. The call's home
+// comes first, and the leader of a write where answers name one, because any
+// other node would hand the call on to it; else nodes take turns, so a node that
+// came back is found without a probe.
 func (l *Loop) dispatch(c *Call, now time.Duration) bool {
 	g := c.group
 	usable := g.usable(c.node, now)
-	if c.Post && g.first != nil && usable(g.first) && l.carry(g.first, c, now) {
+	first := g.first
+	if c.Home > 0 {
+		first = g.nodes[int(c.Home)%len(g.nodes)]
+	}
+	if (c.Post || c.Home > 0) && first != nil && usable(first) && l.carry(first, c, now) {
 		return true
 	}
 	for range g.nodes {

@@ -348,6 +348,36 @@ func TestWritesFollowTheLeader(t *testing.T) {
 	}
 }
 
+// Goal: a call that has a home goes there while that is up, and then to another.
+func TestACallGoesHome(t *testing.T) {
+	var hits [2]atomic.Int64
+	var srv [2]*httptest.Server
+	for i := range srv {
+		srv[i] = httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { hits[i].Add(1) }))
+		defer srv[i].Close()
+	}
+	l := open(t, Config{})
+	g := group(t, l, srv[0].URL, srv[1].URL)
+	ask := func(home uint32) (answered bool) {
+		c := &Call{Path: []byte("/"), Home: home}
+		l.Start(g, c)
+		finish(t, l, 1)
+		return c.Err == nil
+	}
+	for range 10 {
+		ask(3)
+	}
+	if hits[0].Load() != 0 || hits[1].Load() != 10 {
+		t.Errorf("%d and %d calls came, want all at the second", hits[0].Load(), hits[1].Load())
+	}
+	srv[1].Close()
+	for !ask(3) { // the first finds its home gone
+	}
+	if hits[0].Load() == 0 {
+		t.Error("no call came to the other when its home was gone")
+	}
+}
+
 // Goal: a node that hangs (its connections stand, nothing is answered) gets no
 // more calls, though it leads. Method: one call is left there, and the node's
 // last word is moved back by more than it may be silent.

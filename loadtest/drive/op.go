@@ -82,6 +82,7 @@ type Op struct {
 	Samples   []Sample
 	Results   []Result
 	Person    uint32
+	Phone     bool // of a display: the person's own phone, which keeps to one node while that is up
 	TubeNo    uint64
 	Token     []byte
 	WantToken bool // of a display

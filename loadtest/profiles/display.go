@@ -17,9 +17,7 @@ func (p *Profile) displays(plan schedule.Plan) *drive.Stream {
 // asking is phones that refresh, whose person says who.
 func (p *Profile) asking(name string, plan schedule.Plan, person func() uint32) *drive.Stream {
 	return p.stream(name, "displays", plan, 1, func(s *drive.Stream, at time.Duration) {
-		op := p.d.Op(drive.Display, p.carrier())
-		op.Person = person()
-		p.d.Go(s, op, at, func(op *drive.Op) { s.Units.Count(op) })
+		p.d.Go(s, p.phone(person()), at, func(op *drive.Op) { s.Units.Count(op) })
 	})
 }
 
@@ -53,8 +51,8 @@ func (v *gate) fill() {
 
 func (v *gate) renew(n int) {
 	for range n {
-		op := v.p.d.Op(drive.Display, v.p.carrier())
-		op.Person, op.WantToken = v.draw.Next(), true
+		op := v.p.phone(v.draw.Next())
+		op.WantToken = true
 		v.p.d.Ask(op, v.take)
 	}
 	if v.p.d.Arriving() {

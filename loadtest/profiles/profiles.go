@@ -42,6 +42,7 @@ type Settings struct {
 	Positive float64       // share of tubes that are positive
 	Skew     float64       // of who refreshes; 0: 1.1
 	Cold     float64       // share of displays drawn from everybody alike
+	Roam     bool          // each refresh of a phone goes to any node of any carrier
 	Watches  float64       // tests a second whose visibility is timed; 0: see watches; below 0: none
 	Unseen   time.Duration // a watched test that takes longer to show is given up; 0: 30 s
 	Warm     time.Duration // nobody's visibility is timed before
@@ -306,9 +307,27 @@ func (p *Profile) Flush() bool {
 }
 
 // carrier draws where somebody goes, by the split.
-func (p *Profile) carrier() int {
-	at := p.rand.Float64() * p.shares[len(p.shares)-1]
+func (p *Profile) carrier() int { return p.carrierAt(p.rand.Float64()) }
+
+// carrierAt is where the part of everybody below at ends, by the split.
+func (p *Profile) carrierAt(at float64) int {
+	at *= p.shares[len(p.shares)-1]
 	return slices.IndexFunc(p.shares, func(s float64) bool { return at < s })
+}
+
+// phone is a refresh of somebody's phone. A phone is a customer of one carrier,
+// and its connection stays with one node while that is up; roaming phones ask
+// anywhere, as behind a balancer that deals out requests.
+func (p *Profile) phone(person uint32) *drive.Op {
+	carrier := 0
+	if p.Settings.Roam {
+		carrier = p.carrier()
+	} else {
+		carrier = p.carrierAt(float64(population.Mix(p.Settings.Seed, uint64(person))>>11) / (1 << 53))
+	}
+	op := p.d.Op(drive.Display, carrier)
+	op.Person, op.Phone = person, !p.Settings.Roam
+	return op
 }
 
 func (p *Profile) key() uint64 {

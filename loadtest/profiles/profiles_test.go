@@ -89,3 +89,31 @@ func TestWatches(t *testing.T) {
 		}
 	}
 }
+
+// Goal: a phone stays with one carrier, carriers have their shares of phones, and
+// phones that roam stay with none.
+func TestAPhoneStaysWithItsCarrier(t *testing.T) {
+	s := Settings{Profile: "display", Rate: 10, Duration: time.Second, Seed: 1, People: population.New(1, 1000), Split: []float64{3, 1}}
+	for _, s.Roam = range []bool{false, true} {
+		p := part(t, s, 0, 1)
+		moved, first := 0, 0
+		for person := range uint32(1000) {
+			home := p.phone(person)
+			if home.Carrier == 0 {
+				first++
+			}
+			for range 10 {
+				again := p.phone(person)
+				if again.Phone == s.Roam {
+					t.Fatalf("roaming %v: a phone that keeps to its node: %v", s.Roam, again.Phone)
+				}
+				if again.Carrier != home.Carrier {
+					moved++
+				}
+			}
+		}
+		if first < 650 || first > 850 || (moved > 0) != s.Roam {
+			t.Errorf("roaming %v: %d of 1000 phones at the carrier of three quarters, %d refreshes elsewhere", s.Roam, first, moved)
+		}
+	}
+}

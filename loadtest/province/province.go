@@ -125,7 +125,10 @@ func (t *Target) Close() error { return t.loop.Close() }
 // Start sends the operation.
 func (t *Target) Start(op *drive.Op) {
 	c := &op.Call
-	c.Tag = op
+	c.Tag, c.Home = op, 0
+	if op.Phone {
+		c.Home = 1 + uint32(population.Mix(0, uint64(op.Person))>>33)
+	}
 	if op.Kind == drive.Display && t.cfg.Hasher == nil {
 		if _, ok := t.known[op.Person]; !ok {
 			t.resolve(op)
