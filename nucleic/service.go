@@ -12,6 +12,7 @@ import (
 	"qianma/cluster/identity"
 	"qianma/cluster/machine"
 	"qianma/cluster/node"
+	"qianma/cluster/topology"
 	"qianma/nucleic/api"
 	"qianma/nucleic/rules"
 )
@@ -29,7 +30,12 @@ func Open(cfg node.Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the province's secret of pseudonyms: %w", err)
 	}
-	n, err := node.Open(cfg, func(int) machine.Machine { return rules.New() })
+	t, err := topology.Load(cfg.Topology)
+	if err != nil {
+		return nil, err
+	}
+	tubes := max(cfg.MemoryMiB, 256) << 20 / 4 / max(1, t.ShardsOf(cfg.Subsystem)) // bytes: a quarter of all
+	n, err := node.Open(cfg, func(int) machine.Machine { return rules.New(tubes) })
 	if err != nil {
 		return nil, err
 	}

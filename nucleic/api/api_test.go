@@ -49,7 +49,7 @@ type door struct {
 	hasher   *identity.Hasher
 }
 
-func newRules(int) machine.Machine { return rules.New() }
+func newRules(int) machine.Machine { return rules.New(1 << 20) }
 
 func newDoor(t testing.TB, shards int) *door {
 	t.Helper()

@@ -1,12 +1,13 @@
 package rules
 
-// cacheTubes bounds the tubes kept in memory: about as many as a province has
-// booths working at once in one shard. A full one with twenty people takes
-// some 1.5 kB.
-const cacheTubes = 8192
+// tubeBytes is what a tube in memory takes, if it is one for twenty people.
+const tubeBytes = 1300
 
 // cache keeps the tubes that were asked for last. Nothing depends on it but
-// speed: it holds only what load would read again.
+// speed: it holds only what load would read again, but reading a tube from the
+// store costs several times what the registration itself does. So there is to be
+// room for every tube that is being filled, which is one for each booth at work:
+// Harbin had 26,000 at once (March 2022, 1.07 million samples an hour).
 type cache struct {
 	tubes  map[string]*tube
 	newest *tube
@@ -25,11 +26,15 @@ func (c *cache) get(code []byte) (*tube, bool) {
 	return t, ok
 }
 
+// drop forgets a tube that is held.
+func (c *cache) drop(t *tube) {
+	c.unlink(t)
+	delete(c.tubes, string(t.code))
+}
+
 func (c *cache) add(t *tube) {
 	if len(c.tubes) >= c.limit {
-		old := c.oldest
-		c.unlink(old)
-		delete(c.tubes, string(old.code))
+		c.drop(c.oldest)
 	}
 	c.tubes[string(t.code)] = t
 	c.pushNewest(t)

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
 	"testing"
 
 	"qianma/cluster/machine"
@@ -37,8 +38,47 @@ func TestTheCacheForgetsTheOldest(t *testing.T) {
 	}
 }
 
+// A tube whose result is there makes room for those that are being filled.
+func TestATubeWithAResultIsNotKept(t *testing.T) {
+	m := New(1 << 20)
+	for _, fact := range [][]byte{reg("TUBE1", 1), reg("TUBE2", 2), res("TUBE1", 1, nucleicpb.OutcomeNegative)} {
+		if err := m.Fold(&nowhere{}, fact); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, first := m.cache.tubes["TUBE1"]
+	_, second := m.cache.tubes["TUBE2"]
+	if first || !second || m.cache.newest != m.cache.oldest {
+		t.Errorf("held: the first %v, the second %v", first, second)
+	}
+}
+
+// Goal: what is held in memory stays within the bytes that it may take. Method:
+// more tubes for twenty than there is room for, and what the heap has grown by.
+func TestTubesTakeTheBytesTheyMay(t *testing.T) {
+	const room = 16 << 20
+	m := New(room)
+	heap := func() int64 {
+		var s runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&s)
+		return int64(s.HeapAlloc)
+	}
+	before := heap()
+	for i := range 2 * room / tubeBytes {
+		code := fmt.Sprintf("5201%010d", i)
+		if err := m.Fold(&nowhere{}, reg(code, 1, pool(nucleicpb.PoolTwenty))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if took := heap() - before; took > room || took < room/2 {
+		t.Errorf("%d bytes are taken of %d, by %d tubes", took, room, len(m.cache.tubes))
+	}
+	runtime.KeepAlive(m)
+}
+
 func TestResetForgetsWhatTheOldKeysSaid(t *testing.T) {
-	m, full, empty := New(), machinetest.NewMem(), machinetest.NewMem()
+	m, full, empty := New(1<<20), machinetest.NewMem(), machinetest.NewMem()
 	fact := reg("TUBE1", 1, pool(nucleicpb.PoolSingle))
 	if err := m.Fold(full, fact); err != nil {
 		t.Fatal(err)
@@ -75,7 +115,7 @@ func BenchmarkRegister(b *testing.B) {
 	for _, p := range []nucleicpb.Pool{nucleicpb.PoolSingle, nucleicpb.PoolTen, nucleicpb.PoolTwenty} {
 		b.Run("pool "+p.String(), func(b *testing.B) {
 			commands := benchRegistrations(p, 2000)
-			m, tx, i := New(), &nowhere{}, 0
+			m, tx, i := New(1<<20), &nowhere{}, 0
 			b.ReportAllocs()
 			for b.Loop() {
 				d := m.Decide(tx, noon.UnixNano(), commands[i])
@@ -96,7 +136,7 @@ func BenchmarkRegister(b *testing.B) {
 }
 
 func BenchmarkResult(b *testing.B) {
-	m, tx := New(), &nowhere{}
+	m, tx := New(1<<20), &nowhere{}
 	command := res("52010012345678", 1, nucleicpb.OutcomeNegative)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -50,6 +50,10 @@ func (m *Machine) Fold(tx machine.Tx, raw []byte) error {
 		m.foldHead(tx, m.tube(tx, f.Tube()), f, raw)
 	case nucleicpb.KindCorrected:
 		m.foldCorrected(tx, f, raw)
+	case nucleicpb.KindResulted:
+		t := m.tube(tx, f.Tube())
+		m.foldHead(tx, t, f, raw)
+		m.cache.drop(t) // most are asked for no more
 	default:
 		m.foldHead(tx, m.tube(tx, f.Tube()), f, raw)
 	}

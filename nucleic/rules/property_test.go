@@ -63,7 +63,7 @@ func drawFact(t *rapid.T) []byte {
 
 // newTiny has room for one tube in its cache, newMachine for all of them.
 func newTiny() machine.Machine    { return &Machine{cache: newCache(1)} }
-func newMachine() machine.Machine { return New() }
+func newMachine() machine.Machine { return New(1 << 20) }
 
 func TestAnyOrderRepetitionAndGroupingLeavesTheSameState(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -92,7 +92,7 @@ func TestAnyOrderRepetitionAndGroupingLeavesTheSameState(t *testing.T) {
 func TestWorklistsAgreeWithAFullCount(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		facts := rapid.SliceOfN(rapid.Custom(drawFact), 1, 40).Draw(t, "facts")
-		mem := machinetest.FoldAll(New(), facts, nil)
+		mem := machinetest.FoldAll(New(1<<20), facts, nil)
 		for _, code := range someTubes {
 			want := count(facts, code)
 			for list, on := range map[Worklist]bool{RegistrationsWithoutResult: want.waiting, ResultsWithoutRegistration: want.unregistered, PackedNotReceived: want.packed, ConflictsToSettle: want.conflict} {
@@ -255,10 +255,10 @@ func (c *counter) standingResults() (out []nucleicpb.Resulted) {
 // What Decide lets in, Fold must understand, and Decide must not write.
 func TestDecideNeverLetsInWhatFoldCannotMerge(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m, mem := New(), machinetest.NewMem()
+		m, mem := New(1<<20), machinetest.NewMem()
 		for _, command := range rapid.SliceOfN(rapid.Custom(drawCommand), 1, 40).Draw(t, "commands") {
 			d := m.Decide(readOnly{mem}, noon.UnixNano(), command)
-			fresh := New().Decide(readOnly{mem}, noon.UnixNano(), command)
+			fresh := New(1<<20).Decide(readOnly{mem}, noon.UnixNano(), command)
 			if d.Status != fresh.Status || d.Code != fresh.Code || !bytes.Equal(d.Fact, fresh.Fact) {
 				t.Fatalf("with a cache %+v, without %+v", d, fresh)
 			}

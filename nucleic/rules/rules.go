@@ -18,8 +18,9 @@ type Machine struct {
 
 var _ machine.Machine = (*Machine)(nil)
 
-// New returns a machine that has cached nothing.
-func New() *Machine { return &Machine{cache: newCache(cacheTubes)} }
+// New returns a machine that holds tubes of about so many bytes in memory, and as
+// yet none.
+func New(bytes int) *Machine { return &Machine{cache: newCache(max(1, bytes/tubeBytes))} }
 
 // Reset implements machine.Machine.
 func (m *Machine) Reset() { m.cache = newCache(m.cache.limit) }

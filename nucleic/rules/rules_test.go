@@ -30,7 +30,7 @@ type door struct {
 	mem *machinetest.Mem
 }
 
-func newDoor(t *testing.T) *door { return &door{t, New(), machinetest.NewMem()} }
+func newDoor(t *testing.T) *door { return &door{t, New(1 << 20), machinetest.NewMem()} }
 
 // send judges a command at noon and folds what it becomes.
 func (d *door) send(command []byte) (machine.Status, string) {

@@ -15,7 +15,7 @@ import (
 )
 
 // memory is the soft limit of each process's heap, in MiB.
-var memory = map[string]int{"nucleic": 192, "vaccine": 96, "display": 160, "middlestore": 224, "backbone": 160}
+var memory = map[string]int{"nucleic": 320, "vaccine": 96, "display": 160, "middlestore": 224, "backbone": 160}
 
 // procs is how many processors one of the two dozen processes of a machine
 // may use at once. More than a share of them each costs the province more in
