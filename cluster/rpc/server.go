@@ -72,6 +72,9 @@ func NewServer(cfg ServerConfig) *Server {
 		grpc.StaticStreamWindowSize(streamWindow), grpc.StaticConnWindowSize(connWindow),
 		grpc.ConnectionTimeout(mux.HelloTimeout),
 		grpc.WaitForHandlers(true),
+		// A goroutine of its own for each call begins with a small stack, and
+		// most of what it does first is to have that copied into larger ones.
+		grpc.NumStreamWorkers(workers),
 		// The watch for dead peers is the caller's (see Pool): these only
 		// free what callers that vanished without a word have left behind.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 10 * time.Second}),
@@ -88,6 +91,10 @@ const (
 	streamWindow = 2 << 20
 	connWindow   = 8 << 20
 )
+
+// workers are goroutines that answer one call after the other. A call that finds
+// all of them busy gets a goroutine of its own.
+const workers = 4
 
 // Handle makes h answer the method. It may be called while serving; a method
 // has one handler, and a second one is a fault of the program.

@@ -67,9 +67,9 @@ const (
 	slotLimit = 400 * time.Millisecond
 	callLimit = 400 * time.Millisecond // one call to one store
 	hedge     = 40 * time.Millisecond  // before the next store is asked as well
-	// linger is the pause between batches under load. It costs a request two
-	// milliseconds and saves a call for each that comes in them.
-	linger   = 2 * time.Millisecond
+	// linger is the pause between batches under load. It costs a request half of
+	// it and saves a call for each that comes meanwhile.
+	linger   = 5 * time.Millisecond
 	inFlight = 4     // batches under way
 	maxWait  = 16384 // requests waiting; over it the last-known copy answers at once
 )
