@@ -125,10 +125,7 @@ func (t *Target) Close() error { return t.loop.Close() }
 // Start sends the operation.
 func (t *Target) Start(op *drive.Op) {
 	c := &op.Call
-	c.Tag, c.Home = op, 0
-	if op.Phone {
-		c.Home = 1 + uint32(population.Mix(0, uint64(op.Person))>>33)
-	}
+	c.Tag = op
 	if op.Kind == drive.Display && t.cfg.Hasher == nil {
 		if _, ok := t.known[op.Person]; !ok {
 			t.resolve(op)
@@ -146,6 +143,9 @@ func (t *Target) write(op *drive.Op) {
 	c := &op.Call
 	c.Post, c.Type = op.Kind != drive.Display && op.Kind != drive.Tube, "application/json"
 	c.Path, op.Body = c.Path[:0], op.Body[:0]
+	if op.Phone {
+		c.Home = 1 + uint32(population.Mix(0, uint64(op.Person))>>33)
+	}
 	switch op.Kind {
 	case drive.Register:
 		c.Path = append(append(c.Path, "/v1/registrations"...), t.suffix...)

@@ -48,8 +48,9 @@ func TestIdempotencyKeysAreUUIDsOfTheirTime(t *testing.T) {
 		tg := target(t, Binary)
 		tg.run, tg.start = population.Mix(1, run), time.UnixMilli(1_790_000_000_000)
 		for n := range uint64(1000) {
-			op := &drive.Op{Key: n, Intended: time.Duration(n) * time.Millisecond}
-			key := string(tg.appendKey(nil, op))
+			op := &drive.Op{Kind: drive.Register, Key: n, Samples: make([]drive.Sample, 1), Intended: time.Duration(n) * time.Millisecond}
+			tg.write(op)
+			key := string(op.Call.Key)
 			u, err := uuid.Parse(key)
 			if err != nil || u.Version() != 7 || u.Variant() != uuid.RFC4122 || seen[key] {
 				t.Fatalf("run %d, request %d: %s: %v, version %d, variant %v, seen before: %v", run, n, key, err, u.Version(), u.Variant(), seen[key])
@@ -59,6 +60,26 @@ func TestIdempotencyKeysAreUUIDsOfTheirTime(t *testing.T) {
 			}
 			seen[key] = true
 		}
+	}
+}
+
+// Goal: a phone has one home, phones have several between them, and who is no
+// phone has none.
+func TestOnlyAPhoneHasAHome(t *testing.T) {
+	tg, homes := target(t, Binary), map[uint32]bool{}
+	home := func(person uint32, phone bool) uint32 {
+		op := &drive.Op{Kind: drive.Display, Person: person, Phone: phone}
+		tg.write(op)
+		return op.Call.Home
+	}
+	for person := range uint32(100) {
+		if h := home(person, true); h == 0 || h != home(person, true) || home(person, false) != 0 {
+			t.Fatalf("person %d: home %d, then %d; as no phone %d", person, h, home(person, true), home(person, false))
+		}
+		homes[home(person, true)%3] = true
+	}
+	if len(homes) != 3 {
+		t.Errorf("100 phones have %d of 3 nodes for a home", len(homes))
 	}
 }
 
