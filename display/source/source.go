@@ -69,7 +69,7 @@ const (
 	hedge     = 40 * time.Millisecond  // before the next store is asked as well
 	// linger is the pause between batches under load. It costs a request half of
 	// it and saves a call for each that comes meanwhile.
-	linger   = 5 * time.Millisecond
+	linger   = 10 * time.Millisecond
 	inFlight = 4     // batches under way
 	maxWait  = 16384 // requests waiting; over it the last-known copy answers at once
 )

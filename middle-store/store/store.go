@@ -187,10 +187,13 @@ func options(cfg Config) *pebble.Options {
 		L0StopWritesThreshold:       64,
 		BytesPerSync:                1 << 20,
 	}
-	for i := range o.Levels {
-		// Most lookups are of prefixes that most tables do not hold.
+	for i := range len(o.Levels) - 1 {
+		// Most lookups are of prefixes that most tables do not hold. The last level
+		// holds nearly all of them: a filter there says yes, and takes the cache of
+		// what is then read.
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
+	o.Levels[len(o.Levels)-1].FilterPolicy = pebble.NoFilterPolicy
 	return o
 }
 
@@ -434,7 +437,7 @@ func (s *Store) Read(persons []middlestorepb.PersonID, tubes int, emit func(i in
 	defer leave()
 	// Before the iterator, so that it can only be newer.
 	state := State{s.held.Load().marks, s.changes.epoch, s.changes.position()}
-	it, err := s.db.NewIter(&pebble.IterOptions{UseL6Filters: true})
+	it, err := s.db.NewIter(nil)
 	if err != nil {
 		return State{}, err
 	}

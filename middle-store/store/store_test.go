@@ -618,8 +618,13 @@ func processor(b *testing.B) time.Duration {
 }
 
 func BenchmarkLookup64(b *testing.B) {
+	for _, people := range []int{200_000, 1_000_000} { // what the cache holds, and what it does not
+		b.Run(fmt.Sprintf("people=%d", people), func(b *testing.B) { lookup64(b, people) })
+	}
+}
+
+func lookup64(b *testing.B, people int) {
 	s := open(b, vfs.Default, func(c *store.Config) { c.Dir = b.TempDir() })
-	const people = 200_000
 	c, v := chainOf("unicom", fold.Nucleic), chainOf("unicom", fold.Vaccine)
 	for at := 0; at < people; at += 1000 {
 		var facts, doses [][]byte
