@@ -2,6 +2,9 @@ package source
 
 import pb "qianma/middle-store/middlestorepb"
 
+// Linger is what lies between two calls at least.
+const Linger = linger
+
 // Waiting is how many persons' questions have not left yet.
 func (s *Source) Waiting() int {
 	s.batch.mu.Lock()

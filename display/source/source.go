@@ -6,8 +6,8 @@
 // that the answer says where it comes from and how old it is. What a store
 // answered is given again while the store says that nothing of it has changed
 // (standing). Requests that come together travel together: one call asks for up
-// to Batch persons, and a request that comes alone never waits for company. What
-// a store answered is written to the last-known copy lazily; losing the end of it
+// to Batch persons, and a request waits for company only within linger behind
+// the call before. What a store answered is written to the last-known copy lazily; losing the end of it
 // in a crash only makes it older.
 //
 // It refuses to interpret: colours and words are made elsewhere. Everything
@@ -67,8 +67,8 @@ const (
 	slotLimit = 400 * time.Millisecond
 	callLimit = 400 * time.Millisecond // one call to one store
 	hedge     = 40 * time.Millisecond  // before the next store is asked as well
-	// linger is the pause between batches under load. It costs a request half of
-	// it and saves a call for each that comes meanwhile.
+	// linger lies between two batches at least. It costs a request that comes
+	// meanwhile half of it, and saves a call for each but the first.
 	linger   = 10 * time.Millisecond
 	inFlight = 4     // batches under way
 	maxWait  = 16384 // requests waiting; over it the last-known copy answers at once

@@ -3,6 +3,7 @@ package source_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -101,6 +102,18 @@ type play = func(context.Context, *pb.LookupRequest) (*pb.LookupResponse, error)
 // standing is a clock that does not move, on which no store is ever slow: a busy
 // machine must not have the next one asked.
 func standing() *clock.Manual { return clock.NewManual(time.Unix(1641340800, 0)) }
+
+// brisk is a clock on which the pause between two calls has passed already.
+type brisk struct{ *clock.Manual }
+
+func (b brisk) After(d time.Duration) <-chan time.Time {
+	if d > source.Linger {
+		return b.Manual.After(d)
+	}
+	passed := make(chan time.Time, 1)
+	passed <- b.Now()
+	return passed
+}
 
 // open starts a source over two own stores and one of the other carrier.
 func open(t *testing.T, c clock.Clock, cp *source.Copy, own1, own2, other play) (*source.Source, *stores) {
@@ -221,16 +234,35 @@ func TestRequestsTravelTogether(t *testing.T) {
 	// Four batches may be under way: fill them, and the rest must gather.
 	for n := range 4 {
 		get(byte(10 + n))
-		eventually(t, "a call of its own", func() bool { calls, _ := s.called(); return len(calls) == 1+n })
+		eventually(t, "a call of its own", func() bool { c.Advance(source.Linger); calls, _ := s.called(); return len(calls) == 1+n })
 	}
 	for n := range 50 {
 		get(byte(100 + n))
 	}
 	eventually(t, "all wait", func() bool { return src.Waiting() == 50 })
+	c.Advance(source.Linger)
 	close(all)
 	wg.Wait()
 	_, sizes := s.called()
 	if len(sizes) != 5 || sizes[4] != 50 {
+		t.Fatalf("calls of %v persons", sizes)
+	}
+}
+
+// TestACallIsFollowedByAPause: whoever comes first is asked about at once, and
+// those who come behind share the next call, however few they are.
+func TestACallIsFollowedByAPause(t *testing.T) {
+	c := standing()
+	src, s := open(t, c, nil, holds(1), dead, dead)
+	src.Get(context.Background(), person(1), nil) // on a clock that stands: it waits for nothing
+	var wg sync.WaitGroup
+	for n := range byte(2) {
+		wg.Go(func() { src.Get(context.Background(), person(2+n), nil) })
+	}
+	eventually(t, "both wait", func() bool { return src.Waiting() == 2 })
+	c.Advance(source.Linger)
+	wg.Wait()
+	if _, sizes := s.called(); !slices.Equal(sizes, []int{1, 2}) {
 		t.Fatalf("calls of %v persons", sizes)
 	}
 }
@@ -273,7 +305,7 @@ func TestReaderNeverSeesThePastAgain(t *testing.T) {
 func TestLastKnownAnswersWhenEveryStoreIsGone(t *testing.T) {
 	fs := vfs.NewMem()
 	cp := openCopy(t, fs, 0)
-	src, s := open(t, standing(), cp, holds(3), dead, dead)
+	src, s := open(t, brisk{standing()}, cp, holds(3), dead, dead)
 	a := src.Get(context.Background(), person(7), nil)
 	src.Keep(person(7), &a)
 	s.mu.Lock()

@@ -100,7 +100,7 @@ type street struct {
 
 func newStreet(t *testing.T) *street {
 	x := &street{t: t, clock: standing(), own: [2]*ledger{newLedger(11), newLedger(22)}}
-	x.Source, x.stores = open(t, x.clock, nil, x.own[0].lookup, x.own[1].lookup, dead)
+	x.Source, x.stores = open(t, brisk{x.clock}, nil, x.own[0].lookup, x.own[1].lookup, dead)
 	x.stores.ring = func(peer string, req pb.ChangesRequest) (*pb.ChangesResponse, error) {
 		switch peer {
 		case "own1":
