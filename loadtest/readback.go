@@ -173,7 +173,7 @@ func (r *readback) answered(q question, op *drive.Op) {
 	if q.tube {
 		pleased = r.audit.TubePleases(q.n, q.swabs)
 	} else {
-		pleased = r.audit.Pleases(int(q.n), q.seen)
+		pleased = r.audit.Pleases(int(q.n), q.seen) || r.audit.Overtaken(int(q.n), q.seen)
 	}
 	if !pleased {
 		r.missed = append(r.missed, q)

@@ -311,6 +311,7 @@ func (r *run) check(ctx context.Context, res *report.Result) error {
 	if r.o.Rest != nil {
 		r.o.Rest(ctx)
 	}
+	l.Shared = r.o.Shared
 	r.say("reading back %d tests at %d carriers", l.Count()[ledger.Acked], len(l.Head.Carriers))
 	return Check(ctx, r.o.System, l, r.o.ReadBack, r.o.Settle, res)
 }

@@ -41,8 +41,11 @@ type Audit struct {
 	tubes   []members
 	missing []bool // by entry
 	wrong   []bool
-	over    map[uint32]int // by tube: the most swabs beyond those sent that some carrier showed
+	last    int64           // when the run's last swab was taken, in Unix ms
+	behind  map[uint32]bool // newest tests of persons who show one of another run
+	over    map[uint32]int  // by tube: the most swabs beyond those sent that some carrier showed
 	byTube  map[uint32][]uint32
+	shown   []bool // by entry, with byTube: what a code must show
 	Report  Report
 }
 
@@ -55,7 +58,7 @@ type Report struct {
 	Acked    int64 `json:"acked"`    // tests that must be there
 	Checked  int64 `json:"checked"`  // of these, looked for at every carrier
 	Visible  int64 `json:"visible"`  // seen in their person's code, and right, at every carrier
-	Hidden   int64 `json:"hidden"`   // behind a newer test of their person, and counted in their tubes at every carrier
+	Hidden   int64 `json:"hidden"`   // behind a newer test of their person, of this run or of another, and counted in their tubes at every carrier
 	Lost     int64 `json:"lost"`     // not seen at some carrier
 	Wrong    int64 `json:"wrong"`    // seen with another status
 	Repeated int64 `json:"repeated"` // more swabs in a tube than were sent; one that several carriers show is one
@@ -102,7 +105,7 @@ const firstFew = 20
 
 // Audit prepares the questions.
 func (l *Ledger) Audit() *Audit {
-	a := &Audit{l: l, missing: make([]bool, l.n), wrong: make([]bool, l.n), over: map[uint32]int{}}
+	a := &Audit{l: l, missing: make([]bool, l.n), wrong: make([]bool, l.n), over: map[uint32]int{}, behind: map[uint32]bool{}}
 	a.Report.Missing = map[string]int64{}
 	for i := range uint32(l.n) {
 		e := l.At(i)
@@ -113,6 +116,7 @@ func (l *Ledger) Audit() *Audit {
 			a.order = append(a.order, i)
 		}
 		a.member(e)
+		a.last = max(a.last, l.Head.SampledAt(e))
 	}
 	slices.SortFunc(a.order, func(i, j uint32) int {
 		x, y := l.At(i), l.At(j)
@@ -178,8 +182,7 @@ func (a *Audit) Pleases(q int, s Seen) bool { return a.match(q, s) == nil }
 // match returns nil when the answer is right, else the entry that is not as
 // it must be.
 func (a *Audit) match(q int, s Seen) *verdict {
-	p := a.persons[q]
-	must := a.order[p.to-1] // the acknowledged one; those before it may be there or not
+	p := a.persons[q] // its last is the acknowledged one; those before it may be there or not
 	for _, i := range a.order[p.from:p.to] {
 		e := a.l.At(i)
 		if !s.Found || !sameTime(a.l.Head.SampledAt(e), s.Sampled) {
@@ -190,8 +193,21 @@ func (a *Audit) match(q int, s Seen) *verdict {
 		}
 		return nil
 	}
-	return &verdict{must, "lost"}
+	return &verdict{a.newest(q), "lost"}
 }
+
+// Overtaken says whether a person shows a test that another run took after this
+// one had ended, and takes it down: what is behind it is looked for in its tube.
+func (a *Audit) Overtaken(q int, s Seen) bool {
+	if !a.l.Shared || !s.Found || s.Sampled <= a.last {
+		return false
+	}
+	a.behind[a.newest(q)] = true
+	return true
+}
+
+// newest is a person's newest acknowledged test.
+func (a *Audit) newest(q int) uint32 { return a.order[a.persons[q].to-1] }
 
 type verdict struct {
 	entry uint32
@@ -241,16 +257,21 @@ func (a *Audit) SeenTube(ordinal uint32, carrier string, swabs int) {
 }
 
 // short marks as many of the tube's tests as are missing, unless looking for
-// the people has already found them missing.
+// the people has already found them missing. What a code showed was there: those
+// that are hidden are taken for missing first.
 func (a *Audit) short(ordinal uint32, carrier string, n int) {
-	var there []uint32
+	var there, shown []uint32
 	for _, i := range a.inTube(ordinal) {
-		if a.missing[i] {
+		switch {
+		case a.missing[i]:
 			n--
-		} else {
+		case a.shown[i] && !a.behind[i]:
+			shown = append(shown, i)
+		default:
 			there = append(there, i)
 		}
 	}
+	there = append(there, shown...)
 	for _, i := range there[:max(0, min(n, len(there)))] {
 		a.missing[i] = true
 		a.Report.Missing[carrier]++
@@ -262,7 +283,10 @@ func (a *Audit) short(ordinal uint32, carrier string, n int) {
 // first tube turns out short: an honest system never needs it.
 func (a *Audit) inTube(ordinal uint32) []uint32 {
 	if a.byTube == nil {
-		a.byTube = map[uint32][]uint32{}
+		a.byTube, a.shown = map[uint32][]uint32{}, make([]bool, a.l.n)
+		for q := range a.persons {
+			a.shown[a.newest(q)] = true
+		}
 		for _, i := range a.order {
 			if e := a.l.At(i); e.State == Acked || e.State == Registered {
 				a.byTube[e.Tube] = append(a.byTube[e.Tube], i)
@@ -293,20 +317,24 @@ func (a *Audit) Close(step int, tubes bool) Report {
 		}
 	}
 	r.RepeatedChecked = tubes
-	newestLost := int64(0)
+	var newestLost, behind int64
 	for q := 0; q < len(a.persons); q += max(1, step) {
-		newest := a.order[a.persons[q].to-1]
-		r.Checked++
+		newest := a.newest(q)
 		switch {
 		case a.missing[newest]:
 			newestLost++
+		case a.behind[newest]:
+			behind++
 		case !a.wrong[newest]:
 			r.Visible++
 		}
+		r.Checked++
 	}
 	if tubes && step <= 1 {
 		r.Checked = r.Acked
-		r.Hidden = r.Acked - int64(len(a.persons)) - a.ackedLost() + newestLost
+		r.Hidden = r.Acked - int64(len(a.persons)) - a.ackedLost() + newestLost + behind
+	} else {
+		r.Checked -= behind // their tubes were not looked at: neither seen nor missed
 	}
 	return *r
 }

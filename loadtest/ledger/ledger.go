@@ -73,7 +73,10 @@ const chunk = 1 << 16
 
 // Ledger is the list of a run's tests.
 type Ledger struct {
-	Head   Head
+	Head Head
+	// Shared: other runs may have tested the same people too, then or since. It is
+	// not saved: whoever reads a ledger back knows.
+	Shared bool
 	chunks [][]Entry
 	n      int
 }

@@ -183,3 +183,39 @@ func TestMergedLedgersKeepTheirTubesApart(t *testing.T) {
 		t.Error("ledgers of two runs were merged")
 	}
 }
+
+// Goal: a ledger that is read back after later runs of the same people finds its
+// tests in their tubes, and still finds those that are lost.
+func TestAnotherRunsTestHidesAndExcusesNothing(t *testing.T) {
+	for _, c := range []struct {
+		name                           string
+		shared                         bool
+		swabs                          int // that the tube holds
+		tubes                          bool
+		lost, checked, visible, hidden int64
+	}{
+		{"the tube holds all", true, 3, true, 0, 3, 1, 2},
+		{"the tube is short", true, 2, true, 1, 3, 1, 1},
+		{"nobody looks into tubes", true, 0, false, 0, 1, 1, 0},
+		{"a run of its own", false, 3, true, 2, 3, 1, 0},
+	} {
+		l := New(head())
+		l.Shared = c.shared
+		for i := range uint32(3) {
+			l.Add(Entry{Person: i, Tube: 0, Sampled: 1000, State: Acked, Pool: 10})
+		}
+		a := l.Audit()
+		later := Seen{Found: true, Sampled: l.Head.Start.UnixMilli() + 90_000, Status: "negative"}
+		for q, s := range []Seen{l.answer(0), later, later} {
+			if !a.Pleases(q, s) && !a.Overtaken(q, s) {
+				a.Seen(q, "unicom", s)
+			}
+		}
+		if c.tubes {
+			a.SeenTube(0, "unicom", c.swabs)
+		}
+		if got := a.Close(1, c.tubes); got.Lost != c.lost || got.Checked != c.checked || got.Visible != c.visible || got.Hidden != c.hidden {
+			t.Errorf("%s: %+v", c.name, got)
+		}
+	}
+}

@@ -38,7 +38,9 @@ func (w *batch) arrive(s *drive.Stream, at time.Duration) {
 		t := p.newTube(carrier)
 		tubes = append(tubes, t)
 		for !t.closed && len(op.Samples) < p.Settings.Batch {
-			op.Samples = append(op.Samples, p.swab(t, at))
+			if sample, ok := p.swab(t, at); ok {
+				op.Samples = append(op.Samples, sample)
+			}
 		}
 	}
 	p.d.Go(s, op, at, func(op *drive.Op) { w.registered(tubes, carrier, op) })

@@ -336,7 +336,8 @@ func (p *Profile) key() uint64 {
 	return p.keys*max(1, p.Ledger.Head.Stride) + p.Ledger.Head.Part
 }
 
-// person gives the next one to be tested: everybody once before anybody twice.
+// person is the next one to be tested, until step: everybody once before anybody
+// twice.
 //
 // The members of a positive tube stay under suspicion until a test of their
 // own, whatever later pools say. So they are people of their own, whom no
@@ -345,13 +346,25 @@ func (p *Profile) person(outcome uint8) uint32 {
 	h := &p.Ledger.Head
 	if outcome == ledger.Positive {
 		i := uint64(h.Start.Unix())*100 + uint64(p.suspects)*max(1, h.Stride) + h.Part
-		p.suspects++
 		return uint32(suspectsFrom + i%(uint64(population.Most)-suspectsFrom))
 	}
-	i := uint64(p.persons)*max(1, h.Stride) + h.Part
-	p.persons++
-	return uint32(i % uint64(p.Settings.People.N))
+	return uint32(p.turn() % uint64(p.Settings.People.N))
 }
+
+// step goes on to the next person.
+func (p *Profile) step(outcome uint8) {
+	if outcome == ledger.Positive {
+		p.suspects++
+	} else {
+		p.persons++
+	}
+}
+
+// turn counts the tests of the population, those of all generators.
+func (p *Profile) turn() uint64 { return uint64(p.persons)*p.parts + p.part }
+
+// around says whether everybody has had a turn, so that people come again.
+func (p *Profile) around() bool { return p.turn() >= uint64(p.Settings.People.N) }
 
 // suspectsFrom is the first index of people in positive tubes; a population
 // ends before it.

@@ -117,3 +117,58 @@ func TestAPhoneStaysWithItsCarrier(t *testing.T) {
 		}
 	}
 }
+
+// Goal: nobody is put into a tube twice, however few people there are. A province
+// counts such a swab once and a ledger would count it twice: it would be called lost.
+func TestNobodyIsInATubeTwice(t *testing.T) {
+	for _, s := range []Settings{
+		{Profile: "scan", Rate: 2000, Duration: 200 * time.Millisecond, Watches: -1},
+		{Profile: "batch", Rate: 2000, Duration: 200 * time.Millisecond, Watches: -1, Batch: 100},
+	} {
+		for _, people := range []uint32{1, 3, 50} {
+			s.People = population.New(1, people)
+			d := drive.New(drive.Config{}, yes{make(chan *drive.Op, 1000)})
+			p, err := Build(s, d, 2, ledger.Head{Carriers: []string{"a", "b"}, Stride: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			p.Begin(start)
+			if err := d.Run(t.Context(), start, p.Flush); err != nil {
+				t.Fatal(err)
+			}
+			in := map[[2]uint32]bool{}
+			for i := range uint32(p.Ledger.Len()) {
+				e := p.Ledger.At(i)
+				if in[[2]uint32{e.Person, e.Tube}] {
+					t.Errorf("%s of %d people: somebody is in a tube twice", s.Profile, people)
+					break
+				}
+				in[[2]uint32{e.Person, e.Tube}] = true
+				if e.State != ledger.Acked {
+					t.Errorf("%s of %d people: a tube went to no lab", s.Profile, people)
+					break
+				}
+			}
+		}
+	}
+}
+
+// yes is a target that takes everything.
+type yes struct{ done chan *drive.Op }
+
+func (yes) Begin(time.Time)           {}
+func (yes) Carriers() int             { return 2 }
+func (yes) Nodes(int, drive.Kind) int { return 1 }
+func (yes) Close() error              { return nil }
+func (y yes) Start(op *drive.Op)      { op.First, op.Ended = op.Intended, op.Intended; y.done <- op }
+func (y yes) Poll(wait time.Duration, done func(*drive.Op)) error {
+	for {
+		select {
+		case op := <-y.done:
+			done(op)
+		case <-time.After(min(wait, time.Millisecond)):
+			return nil
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package profiles
 
 import (
+	"slices"
 	"time"
 
 	"qianma/loadtest/drive"
@@ -35,10 +36,18 @@ func (p *Profile) newTube(carrier int) *tube {
 	return t
 }
 
-// swab puts one person into the tube.
-func (p *Profile) swab(t *tube, at time.Duration) drive.Sample {
+// swab puts the next person into the tube. Nobody is in a tube twice: where a
+// population is so small that its next one is in it already, nothing is done, and
+// the tube goes to the lab as it is.
+func (p *Profile) swab(t *tube, at time.Duration) (s drive.Sample, ok bool) {
+	who := p.person(t.outcome)
+	if p.holds(t, who) {
+		t.closed = true
+		return s, false
+	}
+	p.step(t.outcome)
 	e := ledger.Entry{
-		Person:  p.person(t.outcome),
+		Person:  who,
 		Tube:    t.ordinal,
 		Sampled: uint32(max(at, 0) / time.Millisecond),
 		Carrier: uint8(t.carrier),
@@ -52,7 +61,13 @@ func (p *Profile) swab(t *tube, at time.Duration) drive.Sample {
 		t.watched = append(t.watched, i)
 	}
 	t.closed = len(t.tests) == int(t.pool)
-	return drive.Sample{Test: i, Person: e.Person, Tube: t.number, Pool: e.Pool, Sampled: p.Ledger.Head.SampledAt(&e)}
+	return drive.Sample{Test: i, Person: e.Person, Tube: t.number, Pool: e.Pool, Sampled: p.Ledger.Head.SampledAt(&e)}, true
+}
+
+// holds says whether somebody is in the tube. Until everybody has been swabbed
+// once nobody can be.
+func (p *Profile) holds(t *tube, who uint32) bool {
+	return p.around() && slices.ContainsFunc(t.tests, func(i uint32) bool { return p.Ledger.At(i).Person == who })
 }
 
 // scan is booths at work: a registration at each arrival, a result whenever a
@@ -79,18 +94,30 @@ func (w *scan) arrive(s *drive.Stream, at time.Duration) {
 	p := w.p
 	carrier := p.carrier()
 	booth := &w.booths[carrier][p.rand.IntN(len(w.booths[carrier]))]
-	if *booth == nil {
-		*booth = p.newTube(carrier)
-	}
-	t := *booth
-	op := p.d.Op(drive.Register, carrier)
-	op.Key = p.key()
-	op.Samples = append(op.Samples, p.swab(t, at))
+	t, sample := w.swab(*booth, carrier, at)
+	*booth = t
 	if t.closed {
 		*booth = nil
 	}
+	op := p.d.Op(drive.Register, carrier)
+	op.Key = p.key()
+	op.Samples = append(op.Samples, sample)
 	t.open++
 	p.d.Go(s, op, at, func(op *drive.Op) { w.registered(t, op) })
+}
+
+// swab takes the next person's swab into the booth's tube, or into a new one.
+func (w *scan) swab(t *tube, carrier int, at time.Duration) (*tube, drive.Sample) {
+	if t != nil {
+		if sample, ok := w.p.swab(t, at); ok {
+			return t, sample
+		}
+		t.due = max(at, 0) // it was to wait for somebody else
+		w.settle(t)
+	}
+	t = w.p.newTube(carrier)
+	sample, _ := w.p.swab(t, at) // an empty tube takes anybody
+	return t, sample
 }
 
 func (w *scan) registered(t *tube, op *drive.Op) {
