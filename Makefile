@@ -119,15 +119,15 @@ bench-goals: build ## the table of goals against the province in DATA, short; as
 	@DATA=$(DATA) QIANMA=bin/qianma loadtest/bench-goals
 
 .PHONY: bench-outside
-bench-outside: build ## wrk and our generator ask the province in DATA for codes, alternately (ROUNDS, PROBE, PEOPLE)
+bench-outside: build ## wrk and our generator ask the province in DATA for codes, alternately; as root it installs wrk (ROUNDS, PROBE, PEOPLE, OPEN)
 	@DATA=$(DATA) QIANMA=bin/qianma loadtest/bench-outside
 
 .PHONY: bench-growth
-bench-growth: build ## what a display and a test cost as the population grows, restarts, a rebuild (STEPS, FILL)
+bench-growth: build ## what a display and a test cost as the population grows, restarts, a rebuild (STEPS, FILL, ROUNDS, PROBE)
 	@QIANMA=bin/qianma loadtest/bench-growth
 
 .PHONY: bench-surge
-bench-surge: build ## the most that the province in DATA completes, then twice that from a tenth of it within a minute (STEPS, PROBE, SURGE, TIMES)
+bench-surge: build ## the most that the province in DATA completes, then twice that from a tenth of it within a minute (STEPS, PROBE, SURGE, TIMES, PEOPLE)
 	@DATA=$(DATA) QIANMA=bin/qianma loadtest/bench-surge
 
 .PHONY: clean
