@@ -47,10 +47,24 @@ var (
 	_ pebble.CompactionGrantHandle = (*scheduler)(nil)
 )
 
-// Calm sets the options of one store, for one opening of it: its file system,
-// its listener and its scheduler. It is called last, when what it builds on is
-// in them. One compaction runs at a time, but for those that only delete.
-func Calm(o *pebble.Options) *Pace {
+// Open is pebble.Open for a store that works beside others. It sets the file
+// system, the listener and the scheduler in the options, from what is in them,
+// so they are for one opening. One compaction runs at a time, but for those that
+// only delete, and the first when the store is open: Pebble's Open waits for what
+// runs, which at a walk is minutes for a large store.
+func Open(dir string, o *pebble.Options) (*pebble.DB, *Pace, error) {
+	s := calm(o)
+	s.pace.opening.Store(true)
+	db, err := pebble.Open(dir, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.pace.opening.Store(false)
+	s.wake() // for who was refused meanwhile
+	return db, &s.pace, nil
+}
+
+func calm(o *pebble.Options) *scheduler {
 	s := newScheduler()
 	if o.FS == nil {
 		o.FS = vfs.Default
@@ -67,7 +81,7 @@ func Calm(o *pebble.Options) *Pace {
 		listener = pebble.TeeEventListener(*o.EventListener, listener)
 	}
 	o.EventListener = &listener
-	return &s.pace
+	return s
 }
 
 // newScheduler returns the scheduler of one store.
@@ -130,7 +144,7 @@ func (s *scheduler) wake() {
 func (s *scheduler) take() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopped || s.running >= s.db.GetAllowedWithoutPermission() {
+	if s.stopped || s.pace.opening.Load() || s.running >= s.db.GetAllowedWithoutPermission() {
 		return false
 	}
 	s.running++

@@ -1,6 +1,7 @@
 package compaction
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -157,7 +158,7 @@ func TestNothingIsGrantedAfterTheEnd(t *testing.T) {
 // With the real store: small tables pile up and are compacted away, by its own
 // will and by order.
 func TestAStoreCompacts(t *testing.T) {
-	db := calm(t, vfs.NewMem())
+	db := opened(t, vfs.NewMem())
 	for i := range 20 {
 		for k := range 100 {
 			if err := db.Set(fmt.Appendf(nil, "%d", k*7%100), fmt.Appendf(nil, "%d", i), pebble.NoSync); err != nil {
@@ -176,11 +177,10 @@ func TestAStoreCompacts(t *testing.T) {
 	}
 }
 
-func calm(t *testing.T, fs vfs.FS) *pebble.DB {
+func opened(t *testing.T, fs vfs.FS) *pebble.DB {
 	t.Helper()
 	o := &pebble.Options{FS: fs, MemTableSize: 64 << 10, L0CompactionThreshold: 2, Logger: quiet{}}
-	Calm(o)
-	db, err := pebble.Open("db", o)
+	db, _, err := Open("db", o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,6 +190,64 @@ func calm(t *testing.T, fs vfs.FS) *pebble.DB {
 		}
 	})
 	return db
+}
+
+// Goal: opening a store waits for no compaction, however much there is to be
+// compacted: at a walk that took minutes.
+func TestOpeningWaitsForNoCompaction(t *testing.T) {
+	d := gated{vfs.NewMem(), make(chan struct{})}
+	compacted := make(chan struct{}, 1)
+	options := func() *pebble.Options {
+		return &pebble.Options{FS: d, MemTableSize: 64 << 10, L0CompactionThreshold: 2, Logger: quiet{}, DisableWAL: true,
+			EventListener: &pebble.EventListener{CompactionEnd: func(pebble.CompactionInfo) {
+				select {
+				case compacted <- struct{}{}:
+				default:
+				}
+			}}}
+	}
+	o := options()
+	o.DisableAutomaticCompactions = true
+	db, err := pebble.Open("db", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := make([]byte, 32<<10)
+	for i := range 200 { // 20 keys, so that tables overlap
+		if err := errors.Join(db.Set([]byte{byte(i % 20)}, value, pebble.NoSync), db.Flush()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	late := time.AfterFunc(time.Minute, func() { close(d.open) })
+	db, _, err = Open("db", options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if late.Stop() {
+		close(d.open)
+	} else {
+		t.Error("it waited for a compaction")
+	}
+	<-compacted // it comes when the store is open
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// gated is a disk on which no compaction writes until it is opened.
+type gated struct {
+	vfs.FS
+	open chan struct{}
+}
+
+func (g gated) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if c == categoryCompaction {
+		<-g.open
+	}
+	return g.FS.Create(name, c)
 }
 
 type quiet struct{}

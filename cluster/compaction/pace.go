@@ -33,7 +33,8 @@ const (
 type Pace struct {
 	limit   int32        // flushes that one compaction may let come
 	stalled atomic.Bool  // writers wait for a flush or a compaction
-	closing atomic.Bool  // whoever closes the store waits for what runs
+	opening atomic.Bool  // whoever opens the store waits for what runs
+	closing atomic.Bool  // and so does who closes it
 	waiting atomic.Int32 // calls of Flush
 	queued  atomic.Bool  // the flush under way writes more than one memtable
 	owed    atomic.Int32 // flushes since the first level was last compacted
@@ -64,7 +65,7 @@ func (p *Pace) listener() pebble.EventListener {
 // rest returns how long whoever writes a table of the category rests after a
 // step that took so long.
 func (p *Pace) rest(category vfs.DiskWriteCategory, took time.Duration) time.Duration {
-	if p.stalled.Load() || p.closing.Load() {
+	if p.opening.Load() || p.stalled.Load() || p.closing.Load() {
 		return 0
 	}
 	if category == categoryFlush {

@@ -171,8 +171,7 @@ func TestAFlushThatIsWaitedForDoesNotRest(t *testing.T) {
 		d := newDisk()
 		d.takes = time.Millisecond
 		o := &pebble.Options{FS: d, MemTableSize: 8 << 20, Logger: quiet{}, DisableWAL: true}
-		p := Calm(o)
-		db, err := pebble.Open("db", o)
+		db, p, err := Open("db", o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -278,7 +277,7 @@ func TestAFailedWriteIsTold(t *testing.T) {
 // nothing would be paced, in silence.
 func TestPebbleCallsItsTablesAsWeDo(t *testing.T) {
 	d := newDisk()
-	db := calm(t, d)
+	db := opened(t, d)
 	value, random := make([]byte, 2*stepBytes), rand.NewChaCha8([32]byte{1})
 	for range 3 {
 		_, _ = random.Read(value) // cannot be compressed
@@ -309,8 +308,7 @@ func TestCalmHearsTheStoreAndLetsOthersHear(t *testing.T) {
 	heard := 0
 	o := &pebble.Options{FS: vfs.NewMem(), L0CompactionThreshold: 8, Logger: quiet{},
 		EventListener: &pebble.EventListener{FlushEnd: func(pebble.FlushInfo) { heard++ }}}
-	Calm(o)
-	db, err := pebble.Open("db", o)
+	db, _, err := Open("db", o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -114,12 +114,11 @@ func Open(cfg Config) (*Store, error) {
 		BytesPerSync:                1 << 20,
 	}
 	opts.Levels[0].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
-	compaction.Calm(opts)
 	found, err := pebble.Peek(cfg.Dir, cfg.FS)
 	if err != nil {
 		return nil, fmt.Errorf("raftlog: %w", err)
 	}
-	if s.db, err = OpenDB(cfg.Dir, opts); err != nil {
+	if s.db, _, err = OpenDB(cfg.Dir, opts); err != nil {
 		return nil, fmt.Errorf("raftlog: open: %w", err)
 	}
 	if !found.Exists {
@@ -353,15 +352,15 @@ func IsCorruption(err error) bool {
 	return errors.As(err, &c) || pebble.IsCorruptionError(err)
 }
 
-// OpenDB is pebble.Open, which says only in words that a table is gone or cut
+// OpenDB is compaction.Open, and so Pebble's, which says only in words that a table is gone or cut
 // short: here that is a CorruptError, as a wrong bit in it would be. Whoever
 // could do without the file would not have written it.
-func OpenDB(dir string, opts *pebble.Options) (*pebble.DB, error) {
-	db, err := pebble.Open(dir, opts)
+func OpenDB(dir string, opts *pebble.Options) (*pebble.DB, *compaction.Pace, error) {
+	db, pace, err := compaction.Open(dir, opts)
 	if errors.Is(err, fs.ErrNotExist) || err != nil && strings.Contains(err.Error(), "object size mismatch") {
 		err = &CorruptError{Path: dir, Err: err}
 	}
-	return db, err
+	return db, pace, err
 }
 
 func groupKey(id uint16, space byte, tail int) []byte {

@@ -155,7 +155,7 @@ func (s *store) reserve() (number uint64, dir string) {
 	return number, s.path(number)
 }
 
-func (s *store) options() (*pebble.Options, *compaction.Pace) {
+func (s *store) options() *pebble.Options {
 	o := &pebble.Options{
 		FS:                          s.fs,
 		Logger:                      s.fail,
@@ -177,7 +177,7 @@ func (s *store) options() (*pebble.Options, *compaction.Pace) {
 		// the two cores than it saves of the disk.
 		o.Levels[i].Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
 	}
-	return o, compaction.Calm(o)
+	return o
 }
 
 // blocksApart has a table end where a chain of blocks begins or ends. Blocks come
@@ -201,8 +201,7 @@ func (s *store) openGeneration(number uint64) (*generation, error) {
 	if err := raftlog.MakeDir(s.fs, dir); err != nil {
 		return nil, err
 	}
-	o, pace := s.options()
-	db, err := raftlog.OpenDB(dir, o)
+	db, pace, err := raftlog.OpenDB(dir, s.options())
 	if err != nil {
 		return nil, err
 	}

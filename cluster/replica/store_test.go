@@ -102,7 +102,7 @@ func benchmarkCompaction(b *testing.B, receipt func(*rand.Rand, int) [16]byte) {
 	for i := range noise {
 		noise[i] = byte(rng.Uint32())
 	}
-	o, _ := s.options()
+	o := s.options()
 	settled := func() {
 		until(b, "what was flushed is compacted", func() bool {
 			m := g.db.Metrics() // Pebble begins at half of the threshold

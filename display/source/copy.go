@@ -93,12 +93,11 @@ func (c *Copy) open() error {
 		FS: c.cfg.FS, Cache: cache, MemTableSize: 8 << 20, DisableWAL: true,
 		FormatMajorVersion: pebble.FormatNewest, MaxOpenFiles: 256, Logger: quiet{},
 	}
-	c.pace = compaction.Calm(o)
-	db, err := pebble.Open(c.cfg.Dir, o)
+	db, pace, err := compaction.Open(c.cfg.Dir, o)
 	if err != nil {
 		return err
 	}
-	c.db, c.generation, c.size = db, 1, 0
+	c.db, c.pace, c.generation, c.size = db, pace, 1, 0
 	if raw, closer, err := db.Get([]byte(headKey)); err == nil {
 		if len(raw) == 4 {
 			c.generation = binary.BigEndian.Uint32(raw)

@@ -162,12 +162,11 @@ func (s *Store) openGeneration(n uint64) error {
 	opts.Logger, opts.EventListener = s.fail, s.fail.Listener()
 	opts.Cache = pebble.NewCache(int64(s.cfg.CacheBytes))
 	defer opts.Cache.Unref()
-	s.pace = compaction.Calm(opts)
-	db, err := raftlog.OpenDB(s.home.path(n), opts)
+	db, pace, err := raftlog.OpenDB(s.home.path(n), opts)
 	if err != nil {
 		return err
 	}
-	s.db = db
+	s.db, s.pace = db, pace
 	if err := s.load(); err != nil {
 		return errors.Join(err, db.Close())
 	}
