@@ -25,6 +25,10 @@ type Process struct {
 	Role string // processes of one role are added up
 	PID  int
 	Tree bool // with everything below it
+	// Parent: it starts others that are metered by themselves. The kernel adds
+	// what a child has written to its parent's account once that has reaped it,
+	// and of such a process only what its own threads wrote counts.
+	Parent bool
 }
 
 // Source lists the processes as they are now.
@@ -75,16 +79,14 @@ func Begin(source Source) (*Meter, error) {
 	return m, nil
 }
 
-// Sample takes another reading. Of a process that is killed, what it used
+// Sample takes another reading. When the source fails, whom it names all the same
+// is read, and everybody else is neither dead nor new for it. Of a process that is killed, what it used
 // after the last reading is lost; of one that is started, what it used before
 // the source names it is counted once it does.
 func (m *Meter) Sample() error { return m.sample(true) }
 
 func (m *Meter) sample(fresh bool) error {
-	procs, err := m.source()
-	if err != nil {
-		return err
-	}
+	procs, unlisted := m.source()
 	now, err := readMachine()
 	if err != nil {
 		return err
@@ -101,6 +103,9 @@ func (m *Meter) sample(fresh bool) error {
 		}
 		alive[p.PID] = true
 		m.take(p, r, fresh)
+	}
+	if unlisted != nil {
+		return unlisted
 	}
 	for pid, l := range m.lives {
 		if !alive[pid] {
@@ -172,8 +177,13 @@ func (m *Meter) Machine() time.Duration { return m.last.busy - m.began.busy }
 
 func (m *Meter) read(p Process) (reading, error) {
 	if !p.Tree {
-		return m.readOne(p.PID)
+		r, err := m.readOne(p.PID)
+		if err == nil && p.Parent {
+			r.written, err = byThreads(p.PID)
+		}
+		return r, err
 	}
+	// What a reaped child wrote is in the account of its parent, and so in the sum.
 	all, err := tree(p.PID)
 	if err != nil {
 		return reading{}, err
@@ -220,6 +230,29 @@ func (m *Meter) readOne(pid int) (reading, error) {
 	}
 	r.written = field(io, "\nwrite_bytes:")
 	return r, nil
+}
+
+// byThreads is what the threads that a process has now have written. Of one that
+// has ended nothing is left here, but Go ends a thread only with a goroutine
+// that was bound to it.
+func byThreads(pid int) (written int64, err error) {
+	dir := "/proc/" + strconv.Itoa(pid) + "/task"
+	threads, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, gone(err)
+	}
+	for _, t := range threads {
+		io, err := os.ReadFile(dir + "/" + t.Name() + "/io")
+		switch {
+		case err == nil:
+			written += field(io, "\nwrite_bytes:")
+		case errors.Is(err, os.ErrPermission):
+			return 0, nil // the process's own account could not be read either
+		case !errors.Is(gone(err), os.ErrNotExist):
+			return 0, err
+		}
+	}
+	return written, nil
 }
 
 // gone makes the two errors of a process that has just died one.

@@ -2,9 +2,11 @@ package cost
 
 import (
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -83,6 +85,84 @@ func TestBothLivesOfAProcessCount(t *testing.T) {
 	}
 }
 
+// Goal: whoever starts processes and reaps them is billed for what it writes
+// itself, and for nothing that they wrote. Method: this process is metered while a
+// child of it writes, and then it writes itself, both to the disk.
+func TestNobodyIsBilledForWhatItsDeadChildrenWrote(t *testing.T) {
+	const childs, own = 4 << 20, 2 << 20
+	m, err := Begin(With(nil, Process{Role: "r", PID: os.Getpid(), Parent: true}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	written := func() int64 {
+		if err := m.Sample(); err != nil {
+			t.Fatal(err)
+		}
+		return m.Usage()[0].Written
+	}
+	dir := t.TempDir()
+	before, err := m.readOne(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dd := exec.Command("dd", "if=/dev/zero", "of="+filepath.Join(dir, "child"), "bs=1M", "count=4", "conv=fsync")
+	if out, err := dd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	after, err := m.readOne(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.written-before.written < childs {
+		t.Skip("the kernel accounts for no writes here: temporary files are on no disk, or may not be looked at")
+	}
+	if n := written(); n >= childs/4 {
+		t.Errorf("its child wrote %d bytes, and %d are on its own bill", childs, n)
+	}
+	f, err := os.Create(filepath.Join(dir, "own"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.Write(make([]byte, own))
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if n := written(); n < own || n >= own+childs/4 {
+		t.Errorf("it wrote %d bytes, and %d are on its bill", own, n)
+	}
+}
+
+// Goal: a source that fails costs its own processes' figures, not those of the
+// others, and nobody is taken for dead or for new because of it.
+func TestASourceThatFailsHidesNobodyElse(t *testing.T) {
+	var failing error
+	parent := Process{Role: "system", PID: os.Getppid()}
+	m, err := Begin(With(func() ([]Process, error) {
+		if failing != nil {
+			return nil, failing
+		}
+		return []Process{parent}, nil
+	}, Self()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	failing = errors.New("on purpose")
+	m.lives[os.Getpid()].last.rss = -1
+	if err := m.Sample(); !errors.Is(err, failing) {
+		t.Errorf("the failure is %v", err)
+	}
+	if own := m.lives[os.Getpid()]; own.last.rss <= 0 {
+		t.Error("the generator was not read")
+	}
+	failing = nil
+	if err := m.Sample(); err != nil {
+		t.Fatal(err)
+	}
+	if l := m.lives[os.Getppid()]; l == nil || l.fresh || len(m.spent) > 0 {
+		t.Errorf("%+v, buried %v: it has lived all along", l, m.spent)
+	}
+}
+
 func TestTheSupervisorIsAskedThroughItsSocket(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a-directory-with-a-name-so-long-that-the-path-of-a-socket-inside-it-cannot-be-spelled-in-an-address")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -109,7 +189,7 @@ func TestTheSupervisorIsAskedThroughItsSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got) != 2 || got[0] != (Process{Name: "unicom-nucleic-1", Role: "nucleic", PID: 7}) || got[1].PID != 9 {
+	if len(got) != 2 || got[0] != (Process{Name: "unicom-nucleic-1", Role: "nucleic", PID: 7}) || got[1].PID != 9 || !got[1].Parent {
 		t.Errorf("%+v", got)
 	}
 }

@@ -50,7 +50,7 @@ func Supervisor(data string) Source {
 			}
 		}
 		if report.PID > 0 {
-			out = append(out, Process{Name: "supervisor", Role: "supervisor", PID: report.PID})
+			out = append(out, Process{Name: "supervisor", Role: "supervisor", PID: report.PID, Parent: true})
 		}
 		return out, nil
 	}
