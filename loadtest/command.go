@@ -133,14 +133,14 @@ func (c *RunCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 	if c.Out == "" {
 		c.Out = filepath.Join(c.Data, "load", c.Profile+"-"+time.Now().UTC().Format("20060102-150405.000"))
 	}
-	if err := os.MkdirAll(c.Out, 0o755); err != nil {
-		return err
-	}
 	system, stop, err := c.open(&c.Shape)
 	if err != nil {
 		return err
 	}
 	defer stop()
+	if err := os.MkdirAll(c.Out, 0o755); err != nil {
+		return err
+	}
 	o, err := c.options(system)
 	if err != nil {
 		return err
@@ -220,6 +220,9 @@ func (r *Reach) open(s *Shape) (System, func(), error) {
 	}
 	e, err := province.LoadEndpoints(cmp.Or(r.Endpoints, r.Data))
 	if err != nil {
+		return System{}, nil, err
+	}
+	if err := reachable(e, s.Carriers); err != nil {
 		return System{}, nil, err
 	}
 	system, err := Province(e, s.Carriers, province.Config{

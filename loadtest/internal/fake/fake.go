@@ -64,6 +64,7 @@ type Province struct {
 	seq     atomic.Uint64
 	wrote   atomic.Int64 // Unix ns of the last fact
 	Shows   atomic.Int64 // displays answered
+	nodes   map[string][]*httptest.Server
 }
 
 // Swab is one person's part of one tube.
@@ -90,7 +91,7 @@ type swab struct {
 // New starts a province with two nodes of each subsystem at each carrier.
 func New(t *testing.T, lies Lies) *Province {
 	t.Helper()
-	p := &Province{Lies: lies, Dir: t.TempDir(), tubes: map[string]*tube{}, persons: map[identity.Person]*swab{}, keys: map[string][]byte{}, asked: map[identity.Person]int{}}
+	p := &Province{Lies: lies, Dir: t.TempDir(), tubes: map[string]*tube{}, persons: map[identity.Person]*swab{}, keys: map[string][]byte{}, asked: map[identity.Person]int{}, nodes: map[string][]*httptest.Server{}}
 	if err := os.MkdirAll(filepath.Join(p.Dir, "secrets"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +110,7 @@ func New(t *testing.T, lies Lies) *Province {
 			for range 2 {
 				srv := httptest.NewServer(p.handler(c))
 				t.Cleanup(srv.Close)
+				p.nodes[c] = append(p.nodes[c], srv)
 				p.Endpoints.Carriers[c][sub] = append(p.Endpoints.Carriers[c][sub], srv.URL)
 			}
 		}
@@ -125,6 +127,14 @@ func (p *Province) Stall(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stall = time.Now().Add(d)
+}
+
+// Stop ends every node of a carrier: nobody listens there any more.
+func (p *Province) Stop(carrier string) {
+	for _, n := range p.nodes[carrier] {
+		n.CloseClientConnections()
+		n.Close()
+	}
 }
 
 // Lost are the acknowledged registrations that were not kept.
