@@ -204,7 +204,7 @@ func (c *MergeCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 		}
 	}
 	res.Headline()
-	res.Judge(c.objectives(res.Profile))
+	judge(res, c.objectives(res.Profile))
 	if err := Publish(res, c.Out); err != nil {
 		return err
 	}

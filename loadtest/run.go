@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
 
@@ -82,7 +83,7 @@ func Run(ctx context.Context, o Options) (*report.Result, *ledger.Ledger, error)
 		return nil, nil, err
 	}
 	res.Headline()
-	res.Judge(o.Objectives)
+	judge(res, o.Objectives)
 	return res, r.profile.Ledger, r.publish(res)
 }
 
@@ -225,8 +226,8 @@ func (r *run) result(b bill) *report.Result {
 	o := r.o
 	_, moments := r.watch.seen()
 	took := max(r.profile.Main.Plan.Duration(), r.driver.Ended())
-	if o.Drive.Closed > 0 {
-		took = r.driver.Ended() // there is no plan to be held to
+	if o.Drive.Closed > 0 || r.halted {
+		took = r.driver.Ended() // there is no plan to be held to, or no more of it was done
 	}
 	res := &report.Result{
 		Profile: o.Profile, Target: o.System.Name, Start: r.start, Carriers: o.System.Carriers,
@@ -275,13 +276,30 @@ func outside(res *report.Result) string {
 // late before its numbers say more about itself than about the system.
 const invalidShare = .01
 
+// interrupted is why a run is invalid that somebody ended before its time.
+const interrupted = "the run was interrupted"
+
+// judge holds a result against the objectives. Of an interrupted run only those
+// tests were seen to show that were quick, or late already: that is no percentile
+// to be held to.
+func judge(res *report.Result, o report.Objectives) {
+	cut := o.Visible > 0 && slices.Contains(res.Invalid, interrupted)
+	if cut {
+		o.Visible = 0
+	}
+	res.Judge(o)
+	if cut {
+		res.NotMeasured = append(res.NotMeasured, res.Elsewhere()+" p99 ms ("+interrupted+")")
+	}
+}
+
 func (r *run) validate(res *report.Result) {
 	pace := r.driver.Pace
 	if share := float64(pace.Late) / float64(max(1, pace.Arrivals)); share > invalidShare {
 		res.Invalid = append(res.Invalid, fmt.Sprintf("the generator is saturated: it took up %.1f%% of the arrivals more than %v late", 100*share, drive.Tolerance))
 	}
 	if r.halted {
-		res.Invalid = append(res.Invalid, "the run was interrupted")
+		res.Invalid = append(res.Invalid, interrupted)
 	}
 	if pace.Arrivals == 0 {
 		res.Invalid = append(res.Invalid, "nothing arrived")

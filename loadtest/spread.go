@@ -124,7 +124,7 @@ func (c *RunCommand) spread(ctx context.Context, o Options) (*report.Result, err
 		}
 	}
 	res.Headline()
-	res.Judge(o.Objectives)
+	judge(res, o.Objectives)
 	return res, Publish(res, c.Out)
 }
 

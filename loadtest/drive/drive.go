@@ -103,6 +103,7 @@ type Driver struct {
 	Pace    Pace
 	ended   time.Duration // when the last operation that counts ended
 	halted  bool
+	cut     time.Duration // when somebody interrupted the run; 0: nobody did
 }
 
 // New returns a driver that has not begun.
@@ -127,8 +128,13 @@ func (d *Driver) Now() time.Duration { return time.Since(d.start) }
 // Wall is an instant of the run's clock in Unix milliseconds.
 func (d *Driver) Wall(at time.Duration) int64 { return d.start.Add(at).UnixMilli() }
 
-// Ended is when the last counted operation ended.
-func (d *Driver) Ended() time.Duration { return d.ended }
+// Ended is when the last counted operation ended, or when the run was
+// interrupted if that was later.
+func (d *Driver) Ended() time.Duration { return max(d.ended, d.cut) }
+
+// Interrupted says whether somebody ended the run before its time. What was open
+// then says nothing of the system.
+func (d *Driver) Interrupted() bool { return d.cut > 0 }
 
 // Open is how many operations are in flight, waiting, or between two tries.
 func (d *Driver) Open() int { return d.open }
@@ -165,6 +171,7 @@ func (d *Driver) Run(ctx context.Context, start time.Time, flush func() bool) er
 	for {
 		now := d.Now()
 		if ctx.Err() != nil && !d.halted {
+			d.cut = max(now, 1)
 			d.Halt()
 		}
 		next, more := d.arrivals(now)

@@ -147,8 +147,12 @@ func (w *watcher) never(t *tube) {
 }
 
 // unseen takes down a test that was given up after so long. However early that
-// was, it is among the slowest: else the percentiles would be of those that fared well.
+// was, it is among the slowest: else the percentiles would be of those that fared
+// well. Only what an interruption of the run kept from being shown is on neither side.
 func (w *watcher) unseen(waited time.Duration) {
+	if w.p.d.Interrupted() && waited < w.p.Settings.Unseen {
+		return
+	}
 	w.p.Unseen++
 	w.p.Visible.Record(max(waited, w.p.Settings.Unseen))
 }
