@@ -2,6 +2,7 @@ package loadtest
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"qianma/loadtest/cost"
@@ -81,6 +82,55 @@ const (
 	settleMost = 10 * time.Second
 	settleLook = 200 * time.Millisecond
 )
+
+// bill is what a run cost, and what it left behind.
+type bill struct {
+	roles, settled []cost.Usage
+	busy, settledS float64 // settledS -1: not seen
+	unmeasured     bool    // the system's own part
+	facts          *report.Facts
+	notes          []string
+}
+
+// drawUp meters the processes when all has ended. A system that can no longer be
+// asked for its processes has only the generator's cost on its bill, as one that
+// never could.
+func drawUp(meter *cost.Meter) *bill {
+	b := &bill{settledS: -1}
+	err := meter.Sample()
+	b.roles, b.busy = meter.Usage(), meter.Machine().Seconds()
+	if err != nil {
+		b.roles = slices.DeleteFunc(b.roles, func(u cost.Usage) bool { return u.Role != cost.Generator })
+		b.unmeasured = true
+		b.notes = append(b.notes, "the system's own cost was not measured: its processes could not be metered when all had ended: "+err.Error())
+	}
+	return b
+}
+
+// settle meters again when nothing is owed any more.
+func (b *bill) settle(ctx context.Context, watch *observer, meter *cost.Meter) {
+	if b.unmeasured {
+		return // there is nobody to wait for
+	}
+	took, err := settle(ctx, watch, meter)
+	if err != nil {
+		b.notes = append(b.notes, "what was still owed when the last answer came was not measured: "+err.Error())
+		return
+	}
+	b.settledS, b.settled = took, meter.Usage()
+}
+
+// join adds the system's bill to what the generators found, who metered
+// themselves.
+func (b *bill) join(res *report.Result) {
+	generators := res.Roles
+	res.Roles = append(slices.Clone(generators), b.roles...)
+	res.Settled, res.SettledS, res.BusyCPU = nil, b.settledS, b.busy
+	if b.settled != nil {
+		res.Settled = append(slices.Clone(generators), b.settled...)
+	}
+	res.Notes = append(res.Notes, b.notes...)
+}
 
 // settle waits until every replica and every middle store holds every fact,
 // meters once more, and says how many seconds that took; -1: longer than it waits.

@@ -19,9 +19,11 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -162,7 +164,16 @@ func (c *RunCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 	if err != nil || c.Unmetered { // whoever meters judges the joint result
 		return err
 	}
-	return c.print(k, res)
+	return cmp.Or(c.print(k, res), c.unread(res))
+}
+
+// unread is that a ledger should have been read back and could not be: what the
+// run held says nothing then of what became of it.
+func (c *RunCommand) unread(res *report.Result) error {
+	if c.ReadBack < 0 || res.Ledger != nil || res.Settings["ledger"] != true || slices.Contains(res.Invalid, interrupted) {
+		return nil
+	}
+	return failure{errors.New(res.Profile + ": the ledger could not be read back; the report's notes say why")}
 }
 
 func (c *RunCommand) print(k *kong.Context, res *report.Result) error {

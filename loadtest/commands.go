@@ -82,7 +82,10 @@ func (c *FindMaxCommand) tries(ctx context.Context, system System, view *live) f
 			o.System.Notes = append(slices.Clone(system.Notes), note)
 		}
 		res, _, err := Run(ctx, o)
-		if err == nil && ctx.Err() != nil {
+		if err == nil {
+			err = one.unread(res) // nothing was proved of the rate, and nobody is there to try the next one at
+		}
+		if ctx.Err() != nil {
 			return nil, ctx.Err() // what was interrupted says nothing of the rate
 		}
 		if err == nil {
@@ -199,7 +202,7 @@ func (c *MergeCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 			return err
 		}
 		defer stop()
-		if err := Check(ctx, system, l, c.ReadBack, c.Settle, res); err != nil {
+		if err := Check(ctx, system, l, Reading{Sample: c.ReadBack, Settle: c.Settle, Say: newLive(k.Stderr, c.Quiet).say}, res); err != nil {
 			return err
 		}
 	}
@@ -263,7 +266,8 @@ func (c *CheckCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 	}
 	defer stop()
 	res := &report.Result{Profile: "check", Valid: true, Visible: hist.New()}
-	if err := Check(ctx, system, l, c.ReadBack, c.Settle, res); err != nil {
+	how := Reading{Sample: c.ReadBack, Settle: c.Settle, Say: newLive(k.Stderr, false).say}
+	if err := Check(ctx, system, l, how, res); err != nil {
 		return err
 	}
 	res.Lost, res.Wrong, res.Repeated, res.RepeatedChecked = res.Ledger.Lost, res.Ledger.Wrong, res.Ledger.Repeated, res.Ledger.RepeatedChecked

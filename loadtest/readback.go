@@ -1,6 +1,7 @@
 package loadtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -38,16 +39,35 @@ type question struct {
 	swabs   int
 }
 
-// ReadBack audits a ledger against a target. Of the people at most sample are
-// asked about, evenly spread (0: all). A test that is not there yet is looked
-// for again until nothing new has appeared for settle.
-func ReadBack(ctx context.Context, t drive.Target, l *ledger.Ledger, sample int, settle time.Duration) (ledger.Report, []string, error) {
-	r := &readback{audit: l.Audit(), names: l.Head.Carriers, settle: settle, width: 128}
-	r.d = drive.New(drive.Config{Tries: 100, Patience: time.Minute, Drain: 24 * time.Hour, KeepRefused: true, Quantum: time.Millisecond}, t)
-	r.plan(sample)
+// Reading is how a ledger is read back.
+type Reading struct {
+	Sample int           // people to ask about at most, evenly spread; 0: all
+	Settle time.Duration // what is missing is looked for until nothing new has appeared for so long; 0: settleUsual
+	Absent time.Duration // how long a carrier may leave everything unanswered; 0: absentMost
+	Say    func(text string)
+}
+
+// settleUsual is how long is looked for what is missing.
+const settleUsual = 15 * time.Second
+
+// ReadBack audits a ledger against a target. A test that is not there yet is
+// looked for again. A carrier that answers nothing at all for too long ends it
+// with a *Silent: nothing is known of any test then, and a question takes its
+// whole patience each.
+func ReadBack(ctx context.Context, t drive.Target, l *ledger.Ledger, how Reading) (ledger.Report, []string, error) {
+	r := &readback{audit: l.Audit(), names: l.Head.Carriers, settle: cmp.Or(how.Settle, settleUsual), width: 128}
+	reading, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	e := newEar(t, r.names, how, giveUp)
+	r.d = drive.New(drive.Config{Tries: 100, Patience: time.Minute, Drain: 24 * time.Hour, KeepRefused: true, Quantum: time.Millisecond}, e)
+	e.now = r.d.Now
+	r.plan(how.Sample)
 	r.onePass, r.fewest = len(r.todo), len(r.todo)+1
-	if err := r.d.Run(ctx, time.Now(), r.fill); err != nil {
+	if err := r.d.Run(reading, time.Now(), r.fill); err != nil {
 		return ledger.Report{}, nil, err
+	}
+	if e.silent != nil {
+		return ledger.Report{}, nil, e.silent
 	}
 	if err := ctx.Err(); err != nil {
 		return ledger.Report{}, nil, errors.New("reading back was interrupted; the ledger is kept: qianma load check reads it back again")
@@ -86,6 +106,9 @@ func (r *readback) plan(sample int) {
 
 // fill keeps the questions flowing; the driver calls it when nothing is open.
 func (r *readback) fill() bool {
+	if r.d.Halted() {
+		return false // else everybody would be asked about once more
+	}
 	started := false
 	for r.d.Open() < r.width && r.next() {
 		started = true
@@ -145,7 +168,7 @@ func (r *readback) accept() {
 
 // next asks the next question.
 func (r *readback) next() bool {
-	for r.asked < len(r.todo) {
+	for r.asked < len(r.todo) && !r.d.Halted() {
 		q := r.todo[r.asked]
 		r.asked++
 		if q.tube && r.noTubes {

@@ -42,6 +42,7 @@ type Options struct {
 	Out      string // directory for result.json, report.html, ledger; empty: nothing is kept
 	ReadBack int    // people to look for afterwards; 0: all; below 0: none
 	Settle   time.Duration
+	Absent   time.Duration // how long a carrier may leave everything unanswered while it is read back; 0: absentMost
 	// Rest is called when all has been sent and before anything is read back,
 	// which takes the machine as a load does; it returns when ctx ends. May be nil.
 	Rest       func(ctx context.Context)
@@ -76,15 +77,10 @@ func Run(ctx context.Context, o Options) (*report.Result, *ledger.Ledger, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := r.keep(res); err != nil {
-		return nil, nil, err
-	}
-	if err := r.check(ctx, res); err != nil {
-		return nil, nil, err
-	}
+	unread := r.check(ctx, res) // the report of the run is worth having all the same
 	res.Headline()
 	judge(res, o.Objectives)
-	return res, r.profile.Ledger, r.publish(res)
+	return res, r.profile.Ledger, errors.Join(unread, r.publish(res))
 }
 
 // run is one run in the making.
@@ -147,7 +143,8 @@ func prepare(o Options) (*run, error) {
 // reader may hold every number in a float.
 func newDraw(seed, run uint64) uint64 { return max(1, population.Mix(seed, run)>>32) }
 
-// load runs the schedule to its end and writes down what it cost.
+// load runs the schedule to its end, keeps the ledger, which is what cannot be had
+// again, and writes down what it cost.
 func (r *run) load(ctx context.Context) (*report.Result, error) {
 	defer r.target.Close()
 	r.machine = report.ThisMachine(r.o.Out)
@@ -158,29 +155,17 @@ func (r *run) load(ctx context.Context) (*report.Result, error) {
 	r.watch = observe(meter, r.o.System.Endpoints, r.o.System.Carriers)
 	defer r.watch.Close()
 	books := r.openBooks(ctx)
-	if err := r.drive(ctx); err != nil {
+	driven := r.drive(ctx)
+	if err := errors.Join(driven, r.keep()); err != nil {
 		return nil, err
 	}
 	r.watch.Close()
-	if err := meter.Sample(); err != nil {
-		return nil, err
-	}
-	b := bill{roles: meter.Usage(), busy: meter.Machine().Seconds(), settledS: -1}
+	b := drawUp(meter)
 	if books != nil && !r.halted {
-		if b.settledS, err = settle(ctx, r.watch, meter); err != nil {
-			return nil, err
-		}
-		b.settled = meter.Usage()
+		b.settle(ctx, r.watch, meter)
 	}
 	b.facts = books.close(context.WithoutCancel(ctx), r)
 	return r.result(b), nil
-}
-
-// bill is what a run cost, and what it left behind.
-type bill struct {
-	roles, settled []cost.Usage
-	busy, settledS float64
-	facts          *report.Facts
 }
 
 // drive runs the driver on a thread of its own. The whole process gets a better
@@ -222,7 +207,7 @@ func (r *run) source() cost.Source {
 	return cost.With(r.o.System.Processes, cost.Self())
 }
 
-func (r *run) result(b bill) *report.Result {
+func (r *run) result(b *bill) *report.Result {
 	o := r.o
 	_, moments := r.watch.seen()
 	took := max(r.profile.Main.Plan.Duration(), r.driver.Ended())
@@ -236,7 +221,7 @@ func (r *run) result(b bill) *report.Result {
 		Roles: b.roles, Settled: b.settled, SettledS: b.settledS, BusyCPU: b.busy, Facts: b.facts, Seconds: moments,
 		Visible: r.profile.Visible, Unseen: r.profile.Unseen,
 		Late: r.driver.Pace.Late, Lag: r.driver.Pace.Lag,
-		Notes: append(append([]string{}, o.System.Notes...), r.watch.notes...),
+		Notes: slices.Concat(o.System.Notes, r.watch.notes, b.notes),
 	}
 	for _, s := range r.driver.Streams() {
 		sum := report.Sum(s, took)
@@ -331,20 +316,38 @@ func (r *run) check(ctx context.Context, res *report.Result) error {
 	}
 	l.Shared = r.o.Shared
 	r.say("reading back %d tests at %d carriers", l.Count()[ledger.Acked], len(l.Head.Carriers))
-	return Check(ctx, r.o.System, l, r.o.ReadBack, r.o.Settle, res)
+	how := Reading{Sample: r.o.ReadBack, Settle: r.o.Settle, Absent: r.o.Absent, Say: r.o.Say}
+	return noteUnread(Check(ctx, r.o.System, l, how, res), res, r.o.Out)
+}
+
+// noteUnread takes down in the result that its ledger could not be read back. That
+// nobody answers is no fault of the run's: its report then says so, and there is
+// no error.
+func noteUnread(err error, res *report.Result, out string) error {
+	if err == nil {
+		return nil
+	}
+	note := "the ledger was not read back: " + err.Error()
+	var silent *Silent
+	if !errors.As(err, &silent) {
+		res.Notes = append(res.Notes, note)
+		return err
+	}
+	if out != "" {
+		note += "; qianma load check " + out + " reads it back later"
+	}
+	res.Notes = append(res.Notes, note)
+	return nil
 }
 
 // Check reads a ledger back and writes what it found into the result.
-func Check(ctx context.Context, s System, l *ledger.Ledger, sample int, settle time.Duration, res *report.Result) error {
+func Check(ctx context.Context, s System, l *ledger.Ledger, how Reading, res *report.Result) error {
 	target, err := s.Open(l.Head.Run)
 	if err != nil {
 		return err
 	}
 	defer target.Close()
-	if settle == 0 {
-		settle = 15 * time.Second
-	}
-	rep, notes, err := ReadBack(ctx, target, l, sample, settle)
+	rep, notes, err := ReadBack(ctx, target, l, how)
 	if err != nil {
 		return err
 	}
@@ -352,8 +355,8 @@ func Check(ctx context.Context, s System, l *ledger.Ledger, sample int, settle t
 	return nil
 }
 
-// keep writes the ledger first: it is what cannot be had again.
-func (r *run) keep(*report.Result) error {
+// keep writes the ledger to the disk.
+func (r *run) keep() error {
 	if r.o.Out == "" || r.profile.Ledger == nil {
 		return nil
 	}

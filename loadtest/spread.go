@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -94,38 +93,34 @@ func (c *RunCommand) spread(ctx context.Context, o Options) (*report.Result, err
 	if err != nil {
 		return nil, err
 	}
-	if err := meter.Sample(); err != nil {
-		return nil, err
-	}
+	bill := drawUp(meter)
 	res, l, err := mergeParts(dirs)
 	if err != nil {
 		return nil, err
-	}
-	res.Machine, res.BusyCPU = machine, meter.Machine().Seconds()
-	generators := res.Roles
-	res.Roles = append(slices.Clone(generators), meter.Usage()...)
-	_, res.Seconds = watch.seen()
-	res.Settled, res.SettledS = nil, -1
-	if ours != nil && l != nil {
-		if res.SettledS, err = settle(ctx, watch, meter); err != nil {
-			return nil, err
-		}
-		res.Settled = append(generators, meter.Usage()...)
-		ours.read(ctx, res.Facts)
 	}
 	if l != nil {
 		if err := l.Save(filepath.Join(c.Out, "ledger")); err != nil {
 			return nil, err
 		}
-		if c.ReadBack >= 0 {
-			if err := Check(ctx, o.System, l, c.ReadBack, c.Settle, res); err != nil {
-				return nil, err
-			}
-		}
+	}
+	res.Machine = machine
+	_, res.Seconds = watch.seen()
+	halted := ctx.Err() != nil
+	if ours != nil && l != nil && !halted {
+		bill.settle(ctx, watch, meter)
+	}
+	bill.join(res)
+	if ours != nil && l != nil {
+		ours.read(context.WithoutCancel(ctx), res.Facts)
+	}
+	var unread error
+	if l != nil && c.ReadBack >= 0 && !halted {
+		how := Reading{Sample: c.ReadBack, Settle: c.Settle, Say: o.Say}
+		unread = noteUnread(Check(ctx, o.System, l, how, res), res, c.Out)
 	}
 	res.Headline()
 	judge(res, o.Objectives)
-	return res, Publish(res, c.Out)
+	return res, errors.Join(unread, Publish(res, c.Out))
 }
 
 // children runs the generators and returns where each left its result.
@@ -159,7 +154,8 @@ func generate(ctx context.Context, self string, args []string, said *relay) erro
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 2 * time.Minute
 	cmd.Stderr = said
-	if err := cmd.Run(); err != nil {
+	// One that was interrupted and ended well has left a report that says so.
+	if err := cmd.Run(); err != nil && (ctx.Err() == nil || cmd.ProcessState == nil || !cmd.ProcessState.Success()) {
 		return fmt.Errorf("%s ended with %w: %s", said.name, err, bytes.TrimSpace(said.last))
 	}
 	return nil

@@ -444,7 +444,7 @@ func (r *run) judge(ctx context.Context, l *traffic.Load, until time.Duration) {
 // book adds what the ledger of the load found.
 func book(f *check.Finding, l *ledger.Report) {
 	if l == nil {
-		f.Unsure = "the load kept no ledger"
+		f.Unsure = "the load's ledger was not read back; the notes in load/result.json say why"
 		return
 	}
 	f.Looked += int(l.Checked)

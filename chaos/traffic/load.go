@@ -54,6 +54,11 @@ type Load struct {
 	Tries  []Try
 }
 
+// absentMost is how long a carrier is waited for that answers nothing while
+// everybody is read back. What a drill broke may come back late: each question has
+// a minute, and what is missing is looked for during another.
+const absentMost = 5 * time.Minute
+
 // Options are a load to be made.
 type Options struct {
 	Data     string
@@ -106,7 +111,8 @@ func (o *Options) settings(system loadtest.System, people *population.People) lo
 		s.Profile = "batch"
 	}
 	out := loadtest.Options{Settings: s, System: system, Out: o.Out, Settle: o.Settle, Rest: o.Rest,
-		Shared: true} // a drill writes beside its load
+		Shared: true, // a drill writes beside its load
+		Absent: absentMost}
 	if o.Surge {
 		out.ReadBack, out.Watches, out.Unmetered, out.Out = -1, -1, true, ""
 		out.Drive.Tries = 1 // a refusal is an answer
