@@ -36,7 +36,7 @@ func Outcome(res *report.Result) error {
 	if res.Code() == report.Held {
 		return nil
 	}
-	return verdict{res.Code(), res.Profile + ": " + res.Verdict()}
+	return verdict{res.Code(), res.Profile + ": " + res.Why()}
 }
 
 type verdict struct {

@@ -32,8 +32,9 @@ type Result struct {
 	Unknown      int64        `json:"unknown"`
 	Dropped      int64        `json:"dropped"`
 	Valid        bool         `json:"valid"`
-	Invalid      []string     `json:"invalid"`     // why not valid
-	ResponseMS   hist.Summary `json:"response_ms"` // of the slowest kind of the main stream: see Stream
+	Invalid      []string     `json:"invalid"`       // why not valid
+	ResponseMS   hist.Summary `json:"response_ms"`   // of the slowest kind of the main stream: see Stream
+	ResponseKind string       `json:"response_kind"` // which that is
 	ServiceMS    hist.Summary `json:"service_ms"`
 	VisibleMS    hist.Summary `json:"visible_ms"`
 	Lost         int64        `json:"lost"`
@@ -83,7 +84,19 @@ type Result struct {
 	Visible  *hist.Hist     `json:"visible_hist,omitempty"`
 	Lag      *hist.Hist     `json:"lag_hist,omitempty"`
 	Parts    int            `json:"parts"` // generators merged into this
-	Notes    []string       `json:"notes,omitempty"`
+	Notes    []string       `json:"notes"`
+}
+
+// MarshalJSON writes lists that programs look into as lists, also where they are
+// empty.
+func (r Result) MarshalJSON() ([]byte, error) {
+	type plain Result
+	for _, list := range []*[]string{&r.Invalid, &r.NotMeasured, &r.Notes} {
+		if *list == nil {
+			*list = []string{}
+		}
+	}
+	return json.Marshal(plain(r))
 }
 
 // Stream is one source of arrivals.
@@ -206,7 +219,7 @@ func (r *Result) Headline() {
 	m := r.Main()
 	r.Unit, r.OfferedPerS, r.AchievedPerS = m.Unit, m.OfferedPerS, m.AchievedPerS
 	r.Sent, r.Acked, r.Failed, r.Unknown, r.Dropped = m.Units.Sent, m.Units.Acked, m.Units.Failed, m.Units.Unknown, m.Units.Dropped
-	r.ResponseMS, r.ServiceMS = m.ResponseMS, m.ServiceMS
+	r.ResponseMS, r.ServiceMS, r.ResponseKind = m.ResponseMS, m.ServiceMS, m.Slowest
 	if r.Visible != nil {
 		r.VisibleMS = r.Visible.Summary()
 	}

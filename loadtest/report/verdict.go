@@ -2,7 +2,6 @@ package report
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -20,6 +19,10 @@ type Objectives struct {
 	Recovery float64            `json:"recovery_s"`
 	Refusal  float64            `json:"refusal_p99_ms"`
 	Goodput  float64            `json:"goodput_per_s"` // at the height of a surge
+	// Of the displays that went well, those that must show a test. To be told that
+	// nobody is known costs less than a code, so a run of strangers says nothing of
+	// one of people.
+	Found float64 `json:"found_share"`
 }
 
 // Usual are the objectives of a profile.
@@ -30,17 +33,46 @@ func Usual(profile string) Objectives {
 		o.Response["tests"], o.Response["displays"], o.Visible = 250, 20, 1000
 	case "display", "verify":
 		o.Response["displays"], o.Response["verifications"] = 20, 20
+		if profile == "display" {
+			o.Found = .5
+		}
 	case "surge":
 		// What is refused is refused; it must be refused well.
 		o = Objectives{Failures: -1, Recovery: 5, Refusal: 10, Response: map[string]float64{}}
 	case "midnight":
 		// Everybody at once is past what a province has machines for; what it may
 		// cost is a wait that a phone's holder does not take for a failure: 1 s.
-		o.Achieved, o.Response["displays"] = 0, 1000
+		o.Achieved, o.Response["displays"], o.Found = 0, 1000, .5
 	case "preload":
 		o.Achieved = 0
 	}
 	return o
+}
+
+// Text is the objectives of a profile in words, as far as they are of the
+// streams that it has.
+func (o Objectives) Text(streams []string) string {
+	var out []string
+	say := func(set float64, format string, args ...any) {
+		if set > 0 {
+			out = append(out, fmt.Sprintf(format, args...))
+		}
+	}
+	for _, name := range streams {
+		say(o.Response[name], "%s p99 %s ms", name, number(o.Response[name]))
+	}
+	say(o.Visible, "visible p99 %s ms", number(o.Visible))
+	say(o.Achieved, "%s%% acknowledged in time", number(100*o.Achieved))
+	switch {
+	case o.Failures == 0:
+		out = append(out, "none failed")
+	case o.Failures > 0:
+		say(o.Failures, "%s%% failed at most", number(100*o.Failures))
+	}
+	say(o.Found, "%s%% of the displays show a test (load the people first)", number(100*o.Found))
+	say(o.Recovery, "as before after %s s", number(o.Recovery))
+	say(o.Refusal, "refusals p99 %s ms, no code and no binding refused or unserved", number(o.Refusal))
+	return strings.Join(out, ", ")
 }
 
 // Check is one objective and how it went.
@@ -55,6 +87,7 @@ type Check struct {
 // neither held nor missed: it is listed.
 func (r *Result) Judge(o Objectives) {
 	r.Checks, r.NotMeasured = nil, []string{}
+	r.Notes = slices.DeleteFunc(r.Notes, func(n string) bool { return strings.HasPrefix(n, fewNote) }) // an earlier judgement's, or a part's
 	for i := range r.Streams {
 		r.judgeStream(o, &r.Streams[i])
 	}
@@ -67,14 +100,24 @@ func (r *Result) Judge(o Objectives) {
 	case o.CPU > 0:
 		r.most("CPU µs per operation", r.CPUPerOp, o.CPU)
 	}
-	if r.Profile == "display" {
-		found, _ := r.shown(func(t *drive.Tally) int64 { return t.Found })
-		r.Checks = append(r.Checks, Check{"displays that showed anybody's test (preload the people)", 1, float64(found), found > 0})
+	if o.Found > 0 {
+		r.judgeFound(o.Found)
 	}
 	if r.Surge != nil {
 		r.judgeSurge(o)
 	}
 	r.judgeLedger()
+}
+
+// judgeFound is for the runs that ask and load nobody themselves.
+func (r *Result) judgeFound(want float64) {
+	_, got := r.shown(func(t *drive.Tally) int64 { return t.Found })
+	if got < 0 {
+		r.unmeasured("share of the displays that showed a test", "nothing was answered well")
+		return
+	}
+	what := fmt.Sprintf("share of the displays that showed a test (load the people first: qianma load preload --people %s)", setting(r, "people"))
+	r.Checks = append(r.Checks, Check{what, want, got, got >= want})
 }
 
 func (r *Result) most(what string, got, want float64) {
@@ -97,7 +140,17 @@ func (r *Result) latency(what string, got hist.Summary, want float64, ifNone str
 	}
 }
 
+// Of fewer responses than fewResponses the 99th percentile is one of the ten
+// slowest, and another run's is another.
+const (
+	fewResponses = 1000
+	fewNote      = "p99 of only "
+)
+
 func (r *Result) judgeStream(o Objectives, s *Stream) {
+	if n := s.ResponseMS.Count; n > 0 && n < fewResponses && !r.Closed {
+		r.Notes = append(r.Notes, fmt.Sprintf("%s%s responses: %s (%s)", fewNote, count(int64(n)), s.Name, s.Slowest))
+	}
 	if want := o.Response[s.Name]; want > 0 {
 		name := s.Name + " response p99 ms"
 		if len(s.ByKind) > 1 {
@@ -140,7 +193,9 @@ func (r *Result) Elsewhere() string {
 }
 
 func (r *Result) judgeSurge(o Objectives) {
-	if o.Goodput > 0 {
+	if o.Goodput <= 0 {
+		r.unmeasured("goodput at the height", "it is not judged, because no --min-goodput was given")
+	} else {
 		got := r.Surge.GoodputPerS
 		r.Checks = append(r.Checks, Check{"goodput per s", o.Goodput, got, got >= o.Goodput})
 	}
@@ -207,7 +262,7 @@ func (r *Result) Why() string {
 func (r *Result) Text(verbose bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s/s", number(r.AchievedPerS), r.Unit)
-	fmt.Fprintf(&b, "   response p99 %s ms   tries beyond the first %s, refused %s\n", number(r.ResponseMS.P99), count(r.Retries), count(r.Refusals))
+	fmt.Fprintf(&b, "   response p99 %s ms%s   tries beyond the first %s, refused %s\n", number(r.ResponseMS.P99), r.ofWhat(), count(r.Retries), count(r.Refusals))
 	fmt.Fprintf(&b, "%s: %s", r.Profile, r.Why())
 	if len(r.NotMeasured) > 0 {
 		fmt.Fprintf(&b, "; not measured: %s", strings.Join(r.NotMeasured, ", "))
@@ -232,13 +287,38 @@ func (r *Result) Text(verbose bool) string {
 	return b.String()
 }
 
+// ofWhat says which responses the headline's percentile is of.
+func (r *Result) ofWhat() string {
+	var of []string
+	if r.ResponseKind != "" {
+		of = append(of, r.ResponseKind)
+	}
+	if n := r.ResponseMS.Count; n > 0 && n < fewResponses {
+		of = append(of, fmt.Sprintf("of only %d responses", n))
+	}
+	if len(of) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(of, ", ") + ")"
+}
+
 func (r *Result) shownText(b *strings.Builder) {
 	if r.FoundShare >= 0 {
 		fmt.Fprintf(b, "of the displays %s%% showed a test, %s%% said that it was old\n", number(100*r.FoundShare), number(100*r.StaleShare))
 	}
 	if s := r.Surge; s != nil {
+		fmt.Fprintf(b, "at the height %s were done\n", s.heightText())
 		fmt.Fprintf(b, "never served in the crowd's patience: %s displays, %s bindings\n", count(s.DisplayUnserved), count(s.BindingUnserved))
 	}
+}
+
+// heightText is what was done a second, of each kind, while the surge was at its height.
+func (s *Surge) heightText() string {
+	var out []string
+	for _, name := range sorted(s.HeightPerS) {
+		out = append(out, number(s.HeightPerS[name])+" "+name+"/s")
+	}
+	return strings.Join(out, ", ")
 }
 
 // Text says how the facts stand beside the acknowledgements.
@@ -277,11 +357,7 @@ func (r *Result) details(b *strings.Builder) {
 	}
 	spread(b, "lag", r.LagMS.P50, r.LagMS.P90, r.LagMS.P99, r.LagMS.P999, r.LagMS.P9999, r.LagMS.Max)
 	if s := r.Surge; s != nil {
-		fmt.Fprintf(b, "  surge      at its height")
-		for _, name := range slices.Sorted(maps.Keys(s.HeightPerS)) {
-			fmt.Fprintf(b, "  %s %s/s", name, number(s.HeightPerS[name]))
-		}
-		fmt.Fprintf(b, "; refusals p50 %s p99 %s ms; recovered after %s s\n", number(s.RefusalMS.P50), number(s.RefusalMS.P99), number(s.RecoveryS))
+		fmt.Fprintf(b, "  surge      refusals p50 %s p99 %s ms; recovered after %s s\n", number(s.RefusalMS.P50), number(s.RefusalMS.P99), number(s.RecoveryS))
 	}
 	fmt.Fprintf(b, "\n%-12s %10s %12s %12s %12s\n", "role", "CPU s", "CPU µs/op", "written MiB", "peak MiB")
 	for _, u := range r.Roles {
