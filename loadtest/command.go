@@ -83,7 +83,7 @@ type Shape struct {
 type Reach struct {
 	Target      string        `help:"qianma, postgres, jetstream-kv or etcd." enum:"qianma,postgres,jetstream-kv,etcd" default:"qianma"`
 	Data        string        `help:"Data directory of the province." default:"./data"`
-	Endpoints   string        `help:"File with the endpoints of a province elsewhere."`
+	Endpoints   string        `help:"File with the endpoints of a province elsewhere." aliases:"endpoint"`
 	PeerDir     string        `help:"Where a peer keeps its data; empty: a temporary directory, removed afterwards."`
 	PeerSet     []string      `help:"Settings of PostgreSQL beside ours, as in commit_delay=100."`
 	Connections int           `help:"Connections to each node at most; 0: 1024." default:"0"`
@@ -113,7 +113,7 @@ type RunCommand struct {
 	Reach
 	Limits
 	Out        string `help:"Directory for result.json, report.html and the ledger; empty: a new one under DATA/load."`
-	Output     string `short:"o" help:"What is printed." enum:"text,json" default:"text"`
+	Output     string `short:"o" help:"What is printed: ${enum}." enum:"text,json" default:"text"`
 	Verbose    bool   `short:"v" help:"Print everything the report knows."`
 	Quiet      bool   `short:"q" help:"No live view."`
 	Generators int    `help:"Processes that make the load; each has its share of the rate, of --closed and of the people." default:"1"`
@@ -129,9 +129,6 @@ type RunCommand struct {
 // Run makes the run.
 func (c *RunCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 	defer ending(k.Stderr, &err)
-	if err := c.refuse(); err != nil {
-		return err
-	}
 	if c.Out == "" {
 		c.Out = filepath.Join(c.Data, "load", c.Profile+"-"+time.Now().UTC().Format("20060102-150405.000"))
 	}
@@ -245,7 +242,7 @@ func (r *Reach) open(s *Shape) (System, func(), error) {
 
 func (c *RunCommand) options(system System) (Options, error) {
 	settings, err := c.settings()
-	if err != nil {
+	if err = errors.Join(err, c.fits(system.Carriers)); err != nil {
 		return Options{}, err
 	}
 	o := Options{

@@ -3,7 +3,6 @@ package loadtest
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -27,16 +26,13 @@ type FindMaxCommand struct {
 	Tolerance float64       `help:"How close to the highest rate to come." default:"0.05"`
 	Ceiling   float64       `help:"Never offer more than this; 0: no ceiling."`
 	Out       string        `help:"Directory for the results; empty: a new one under DATA/load."`
-	Output    string        `short:"o" enum:"text,json" default:"text"`
-	Quiet     bool          `short:"q"`
+	Output    string        `short:"o" help:"What is printed: ${enum}." enum:"text,json" default:"text"`
+	Quiet     bool          `short:"q" help:"No live view."`
 }
 
 // Run searches.
 func (c *FindMaxCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 	defer ending(k.Stderr, &err)
-	if err := c.refuse(); err != nil {
-		return err
-	}
 	if c.Out == "" {
 		c.Out = filepath.Join(c.Data, "load", "max-"+c.Profile+"-"+time.Now().UTC().Format("20060102-150405.000"))
 	}
@@ -95,16 +91,21 @@ func (c *FindMaxCommand) tries(ctx context.Context, system System, view *live) f
 	}
 }
 
-// refuse says what leaves nothing to search for.
-func (c *FindMaxCommand) refuse() error {
-	var faults []error
+// fewest is how many operations a try must offer to be judged: of fewer, the 99th
+// percentile is the slowest one.
+const fewest = 100
+
+// refuse notes what leaves nothing to search for.
+func (c *FindMaxCommand) refuse(f *faults) {
 	if c.Plan != "" {
-		faults = append(faults, errors.New("find-max looks for a rate, and --plan gives the rates: leave out --plan, or use qianma load run"))
+		f.add("--plan is %s: find-max looks for a rate, and a plan gives the rates; leave it out, or use qianma load run", c.Plan)
 	}
 	if c.Closed > 0 {
-		faults = append(faults, errors.New("find-max offers rates, and with --closed the answers set the pace: leave out --closed, or use qianma load run"))
+		f.add("--closed is %d: find-max offers rates, and the answers would set the pace; leave it out, or use qianma load run", c.Closed)
 	}
-	return errors.Join(faults...)
+	if c.Profile == "midnight" || c.Profile == "preload" {
+		f.add("%s is of all the people, whatever the rate: find-max cannot search it", c.Profile)
+	}
 }
 
 func (c *FindMaxCommand) print(k *kong.Context, f Found) error {
@@ -143,7 +144,7 @@ func (f *Found) Verdict() error {
 type CompareCommand struct {
 	A      string `arg:"" help:"result.json, its directory, or several separated by commas."`
 	B      string `arg:"" help:"The same, to be compared with A."`
-	Output string `short:"o" enum:"text,json" default:"text"`
+	Output string `short:"o" help:"What is printed: ${enum}." enum:"text,json" default:"text"`
 }
 
 // Run compares.
@@ -157,11 +158,25 @@ func (c *CompareCommand) Run(k *kong.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := ofOneProfile(slices.Concat(a, b)); err != nil {
+		return err
+	}
 	cmp := report.Compare(c.A, a, c.B, b)
 	if c.Output == "json" {
 		return json.NewEncoder(k.Stdout).Encode(cmp)
 	}
 	fmt.Fprint(k.Stdout, cmp.Text())
+	return nil
+}
+
+// ofOneProfile refuses results whose figures are of different things. They were
+// named on the command line, so it is that which is wrong.
+func ofOneProfile(rs []*report.Result) error {
+	for _, r := range rs {
+		if r.Profile != rs[0].Profile {
+			return misuse{fmt.Errorf("a %s run and a %s run cannot be compared: name results of one profile", rs[0].Profile, r.Profile)}
+		}
+	}
 	return nil
 }
 
@@ -184,8 +199,8 @@ type MergeCommand struct {
 	Reach
 	Limits
 	Out    string `help:"Directory for the merged result." required:""`
-	Output string `short:"o" enum:"text,json" default:"text"`
-	Quiet  bool   `short:"q"`
+	Output string `short:"o" help:"What is printed: ${enum}." enum:"text,json" default:"text"`
+	Quiet  bool   `short:"q" help:"No live view."`
 }
 
 // Run merges, and reads the joint ledger back.
@@ -245,7 +260,7 @@ func mergeParts(dirs []string) (*report.Result, *ledger.Ledger, error) {
 type CheckCommand struct {
 	Ledger string `arg:"" help:"The ledger file of a run, or its directory."`
 	Reach
-	Output string `short:"o" enum:"text,json" default:"text"`
+	Output string `short:"o" help:"What is printed: ${enum}." enum:"text,json" default:"text"`
 }
 
 // Run reads the ledger back.

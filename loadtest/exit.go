@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"qianma/loadtest/internal/crash"
+	"qianma/loadtest/province"
 	"qianma/loadtest/report"
 )
 
@@ -18,17 +19,18 @@ const (
 
 const exitHelp = `Exit codes: 0 objectives held; 1 an objective was missed; 2 the ledger is broken (an acknowledged test
 was lost, wrong or repeated, or facts were committed that nobody sent); 3 the run is invalid (the generator could
-not keep up, or the run was interrupted); 64 the command line cannot be read; 70 the run could not be made, or the generator
-itself failed. find-max: 2 as soon as any try broke the ledger; 1 when no rate held; 3 when none did because of the generator.`
+not keep up, or the run was interrupted); 64 the command line cannot be read; 70 the run could not be made, what came of it
+could not be written down, or the generator itself failed. find-max: 2 as soon as any try broke the ledger; 1 when no rate held;
+3 when none did because of the generator, or the search was interrupted. compare: 64 for results that cannot be compared.`
 
 // Help is what --help says beside the flags.
 func (*Command) Help() string { return exitHelp }
 
 // Help is what --help says beside the flags.
-func (*RunCommand) Help() string { return exitHelp }
+func (*RunCommand) Help() string { return profilesHelp() + "\n\n" + exitHelp }
 
 // Help is what --help says beside the flags.
-func (*FindMaxCommand) Help() string { return exitHelp }
+func (*FindMaxCommand) Help() string { return profilesHelp() + "\n\n" + exitHelp }
 
 // Outcome is nil for a run that held its objectives, else an error that
 // carries the exit code.
@@ -49,6 +51,15 @@ func (v verdict) Error() string { return v.text }
 // ExitCode is what the process ends with.
 func (v verdict) ExitCode() int { return v.code }
 
+// misuse is a fault of the command line that could not be seen before more was
+// known than its words.
+type misuse struct{ error }
+
+func (m misuse) Unwrap() error { return m.error }
+
+// ExitCode is what the process ends with.
+func (misuse) ExitCode() int { return Usage }
+
 // failure is why there is no verdict.
 type failure struct{ error }
 
@@ -66,7 +77,12 @@ func ending(w io.Writer, err *error) {
 		return
 	}
 	var coded interface{ ExitCode() int }
-	if *err != nil && !errors.As(*err, &coded) {
+	var stranger *province.NoCarrier
+	switch {
+	case *err == nil || errors.As(*err, &coded):
+	case errors.As(*err, &stranger):
+		*err = misuse{*err}
+	default:
 		*err = failure{*err}
 	}
 }

@@ -25,7 +25,17 @@ type PhonesCommand struct {
 	Cold      float64  `help:"Share drawn from everybody alike." default:"0.1"`
 	Carriers  []string `help:"Carriers to use; empty: all."`
 	Data      string   `help:"Data directory of the province." default:"./data"`
-	Endpoints string   `help:"File with the endpoints of a province elsewhere."`
+	Endpoints string   `help:"File with the endpoints of a province elsewhere." aliases:"endpoint"`
+}
+
+// Validate is called by kong.
+func (c *PhonesCommand) Validate() error {
+	var f faults
+	f.want(c.Count >= 0, "count", c.Count, notBelow0)
+	f.want(c.People >= 1 && c.People <= profiles.MostPeople, "people", c.People, fmt.Sprintf("from 1 to %d", profiles.MostPeople))
+	f.want(c.Zipf > 0 && notBelow(c.Zipf, 0), "zipf", c.Zipf, above0)
+	f.want(within(c.Cold, 0, 1), "cold", c.Cold, aShare)
+	return f.err()
 }
 
 // Run prints a URL on each line; a person is asked for at one node.

@@ -24,26 +24,19 @@ import (
 // mostGenerators are more than one machine has use for.
 const mostGenerators = 64
 
-// refuse says what cannot be asked for together.
-func (c *RunCommand) refuse() error {
-	var faults []error
-	no := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
-	if c.Generators < 1 || c.Generators > mostGenerators {
-		no("%d generators were asked for; there can be 1 to %d", c.Generators, mostGenerators)
-	}
-	if c.Parts > 0 && c.Part >= c.Parts {
-		no("there is no part %d of %d: parts count from 0", c.Part, c.Parts)
-	}
+// refuse notes what cannot be asked for together.
+func (c *RunCommand) refuse(f *faults) {
+	f.want(c.Generators >= 1 && c.Generators <= mostGenerators, "generators", c.Generators, fmt.Sprintf("from 1 to %d", mostGenerators))
+	f.want(c.Part < max(1, c.Parts), "part", c.Part, fmt.Sprintf("below the %d --parts: they count from 0", c.Parts))
 	if c.Generators > 1 && c.Target != "qianma" {
-		no("each of %d generators would start a %s of its own: leave out --generators with --target %s", c.Generators, c.Target, c.Target)
+		f.add("--generators is %d: each would start a %s of its own, leave it out with --target %s", c.Generators, c.Target, c.Target)
 	}
 	if c.Closed > 0 && c.Closed < c.Generators {
-		no("--closed %d leaves some of %d generators nothing to keep in flight: give each at least one", c.Closed, c.Generators)
+		f.add("--closed is %d: that leaves some of %d generators nothing to keep in flight, give each at least one", c.Closed, c.Generators)
 	}
 	if c.Closed > 0 && (c.Profile == "surge" || c.Profile == "midnight") {
-		no("%s is a shape of arrivals, and with --closed the answers set the pace: leave out --closed", c.Profile)
+		f.add("--closed is %d: %s is a shape of arrivals, and the answers would set the pace", c.Closed, c.Profile)
 	}
-	return errors.Join(faults...)
 }
 
 // share is what of n falls to this generator, where n is one each at least.

@@ -369,3 +369,6 @@ func (p *Profile) around() bool { return p.turn() >= uint64(p.Settings.People.N)
 // suspectsFrom is the first index of people in positive tubes; a population
 // ends before it.
 const suspectsFrom = 500_000_000
+
+// MostPeople is the largest population.
+const MostPeople = suspectsFrom

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"qianma/cluster/identity"
 )
@@ -56,8 +57,18 @@ func (e *Endpoints) Pick(want []string) ([]string, error) {
 	}
 	for _, c := range want {
 		if !slices.Contains(all, c) {
-			return nil, fmt.Errorf("no carrier %q in this province; it has %v", c, all)
+			return nil, &NoCarrier{c, all}
 		}
 	}
 	return want, nil
+}
+
+// NoCarrier is a carrier that was asked for and that the province does not have.
+type NoCarrier struct {
+	Name string
+	All  []string
+}
+
+func (e *NoCarrier) Error() string {
+	return fmt.Sprintf("--carriers is %s: it must be of %s, which are this province's", e.Name, strings.Join(e.All, ","))
 }
