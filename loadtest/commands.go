@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,10 +47,14 @@ func (c *FindMaxCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 	if start == 0 {
 		start = usual[c.Profile] / 4
 	}
-	found, err := FindMax(Search{Start: start, Ceiling: c.Ceiling, Tolerance: c.Tolerance, Confirm: c.Confirm}, c.tries(ctx, system, view))
+	found, err := FindMax(Search{Start: start, Ceiling: c.Ceiling, Floor: fewest / (c.Probe - c.Warm).Seconds(),
+		Tolerance: c.Tolerance, Confirm: c.Confirm}, c.tries(ctx, system, view))
 	view.done()
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() == nil:
 		return err
+	case err != nil:
+		found.interrupt()
 	}
 	return c.print(k, found)
 }
@@ -115,10 +120,17 @@ func (c *FindMaxCommand) print(k *kong.Context, f Found) error {
 		}
 		return f.Verdict()
 	}
+	if f.Interrupted {
+		f.listTried(k.Stdout)
+	}
 	if f.Code != report.Held {
 		return f.Verdict()
 	}
-	fmt.Fprintf(k.Stdout, "%.0f %s/s held the objectives in %d runs of %s\n", f.Rate, f.Confirmed[0].Unit, len(f.Confirmed), c.Probe)
+	fmt.Fprintf(k.Stdout, "%.0f %s/s held the objectives in %d runs of %s", f.Rate, f.Confirmed[0].Unit, len(f.Confirmed), c.Probe)
+	if f.AtCeiling {
+		fmt.Fprint(k.Stdout, "; held at the ceiling: more was not tried")
+	}
+	fmt.Fprintln(k.Stdout)
 	for _, r := range f.Confirmed {
 		fmt.Fprintf(k.Stdout, "  achieved %.0f/s, response p99 %.1f ms, visible p99 %.0f ms, CPU %.1f µs/op, lost %d, repeated %s\n",
 			r.AchievedPerS, r.ResponseMS.P99, r.VisibleMS.P99, r.CPUPerOp, r.Lost, r.RepeatedText())
@@ -135,9 +147,36 @@ func (f *Found) Verdict() error {
 	case report.LedgerBroke:
 		return verdict{f.Code, fmt.Sprintf("the ledger was broken at %.0f/s: the search ended there; its report says which tests", f.Tried[len(f.Tried)-1].Rate)}
 	case report.InvalidRun:
+		if f.Interrupted {
+			return verdict{f.Code, "the search was interrupted: " + f.soFar()}
+		}
 		return verdict{f.Code, fmt.Sprintf("no rate held the objectives, and at the lowest, %.0f/s, it was the generator that could not keep up: give it more of the machine", f.Lowest)}
 	}
-	return verdict{f.Code, fmt.Sprintf("no rate held the objectives; the lowest tried was %.0f/s", f.Lowest)}
+	return verdict{f.Code, fmt.Sprintf("no rate held the objectives; the lowest tried was %.0f/s, and one below %.3g/s would say nothing", f.Lowest, f.Floor)}
+}
+
+// listTried prints every try and how it ended.
+func (f *Found) listTried(w io.Writer) {
+	for _, t := range f.Tried {
+		fmt.Fprintf(w, "  %.0f/s: %s\n", t.Rate, t.Why)
+	}
+}
+
+// soFar is what an interrupted search had come to.
+func (f *Found) soFar() string {
+	var best float64
+	for _, t := range f.Tried {
+		if t.Held {
+			best = max(best, t.Rate)
+		}
+	}
+	switch {
+	case len(f.Tried) == 0:
+		return "no rate had been tried"
+	case best == 0:
+		return fmt.Sprintf("no rate had held in %d tries", len(f.Tried))
+	}
+	return fmt.Sprintf("the highest rate that had held in %d tries was %.0f/s, and it was not confirmed", len(f.Tried), best)
 }
 
 // CompareCommand is `qianma load compare A B`.

@@ -10,6 +10,7 @@ import (
 type Search struct {
 	Start     float64
 	Ceiling   float64 // 0: none
+	Floor     float64 // a try below it would say nothing; nothing below a 64th of Start is tried either
 	Tolerance float64 // how close to come, as a share
 	Confirm   int     // runs that must hold in a row
 }
@@ -21,6 +22,11 @@ type Found struct {
 	Lowest    float64          `json:"lowest"` // rate that was tried
 	Tried     []Tried          `json:"tried"`
 	Confirmed []*report.Result `json:"confirmed"`
+	// AtCeiling says that Rate is the highest that could be offered, not the
+	// highest that would have held.
+	AtCeiling   bool    `json:"at_ceiling"`
+	Interrupted bool    `json:"interrupted"`
+	Floor       float64 `json:"floor"` // no lower rate was to be tried
 }
 
 // Tried is one run of the search.
@@ -36,7 +42,7 @@ const most = 40
 
 // FindMax doubles until a rate is missed, halves the gap until it is within the
 // tolerance, and then wants that rate confirmed; a rate that does not confirm
-// is lowered. While it looks, a rate that was missed by a little, or whose run is
+// is lowered. It goes no lower than a rate can mean something. While it looks, a rate that was missed by a little, or whose run is
 // invalid, is tried once more: a short run's p99 is one hiccup of the machine,
 // and what it closes stays closed for the rest of the search. Invalid twice
 // counts as missed: a rate at which the generator cannot be believed is not one
@@ -45,11 +51,22 @@ const most = 40
 func FindMax(s Search, try func(rate float64) (*report.Result, error)) (Found, error) {
 	f, err := findMax(s, try)
 	if errors.Is(err, errBroken) {
-		f.Rate, f.Confirmed, err = 0, nil, nil
+		f.Rate, f.Confirmed, err = 0, []*report.Result{}, nil
 	}
+	f.AtCeiling = f.Rate > 0 && f.Rate == s.Ceiling
 	f.Code = f.outcome()
 	return f, err
 }
+
+// interrupt makes of what was found so far what it says: nothing certain.
+func (f *Found) interrupt() {
+	f.Rate, f.Confirmed, f.AtCeiling = 0, []*report.Result{}, false
+	f.Interrupted, f.Code = true, report.InvalidRun
+}
+
+// depth is how far below its start a search goes. A system that misses at a 64th
+// of what it was thought to do does not miss because of the rate.
+const depth = 64
 
 // errBroken ends a search from within.
 var errBroken = errors.New("the ledger is broken")
@@ -77,7 +94,7 @@ func (f *Found) outcome() int {
 }
 
 func findMax(s Search, try func(rate float64) (*report.Result, error)) (Found, error) {
-	var f Found
+	f := Found{Tried: []Tried{}, Confirmed: []*report.Result{}, Floor: max(s.Floor, s.Start/depth)}
 	attempt := func(rate float64) (*report.Result, bool, error) {
 		res, err := try(rate)
 		if err != nil {
@@ -151,7 +168,7 @@ func bracket(s Search, f *Found, try func(float64) (held bool, err error)) (low,
 			}
 		case low > 0:
 			return low, rate, nil
-		case rate < 1:
+		case rate/2 < f.Floor:
 			return 0, 0, nil
 		default:
 			high, rate = rate, rate/2

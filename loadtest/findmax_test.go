@@ -1,9 +1,18 @@
 package loadtest
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
+	"io"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/alecthomas/kong"
+
+	"qianma/loadtest/internal/fake"
 	"qianma/loadtest/report"
 )
 
@@ -154,5 +163,88 @@ func TestASearchEndsAsBadlyAsWhatItSaw(t *testing.T) {
 		return report.Missed
 	}); f.Code != report.Missed || exitCode(f.Verdict()) != 1 {
 		t.Errorf("missed where the generator did keep up: code %d", f.Code)
+	}
+}
+
+// Goal: a search that is interrupted shows what it had tried. Method: it is
+// interrupted while its second try runs.
+func TestAnInterruptedSearchShowsWhatItTried(t *testing.T) {
+	for _, output := range []string{"text", "json"} {
+		p := fake.New(t, fake.Lies{})
+		ctx, cancel := context.WithCancel(t.Context())
+		var out bytes.Buffer
+		stop := &second{word: "/s: scan: ", do: cancel}
+		err := command(ctx, &out, stop, append([]string{"load", "find-max", "scan", "--data=" + p.Dir, "--rate=200", "--probe=1s", "--people=1000", "--read-back=-1", "-o", output}, loose...)...)
+		cancel()
+		if exitCode(err) != report.InvalidRun || !strings.Contains(err.Error(), "the search was interrupted") {
+			t.Errorf("%s: code %d, %v", output, exitCode(err), err)
+		}
+		if output == "text" {
+			if !strings.HasPrefix(out.String(), "  200/s: ") {
+				t.Errorf("printed %q", out.String())
+			}
+			continue
+		}
+		var found Found
+		if err := json.Unmarshal(out.Bytes(), &found); err != nil || !found.Interrupted || len(found.Tried) != 1 || found.Code != report.InvalidRun || found.Rate != 0 {
+			t.Errorf("%v: %+v", err, found)
+		}
+	}
+}
+
+// second does something when a word is written.
+type second struct {
+	word string
+	do   func()
+}
+
+func (w *second) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(w.word)) {
+		w.do()
+	}
+	return len(p), nil
+}
+
+// Goal: a search ends where a rate says nothing any more, and says when it was
+// its ceiling that ended it.
+func TestASearchKnowsItsBounds(t *testing.T) {
+	for _, x := range []struct {
+		s      Search
+		lowest float64
+	}{
+		{Search{Start: 640, Tolerance: .05}, 10},              // a 64th
+		{Search{Start: 640, Floor: 100, Tolerance: .05}, 160}, // the next would be 80
+		{Search{Start: 5, Floor: 50, Tolerance: .05}, 5},      // what was asked for is tried
+	} {
+		try, _ := holding(0, nil)
+		f, err := FindMax(x.s, try)
+		if err != nil || f.Lowest != x.lowest || f.Code != report.Missed {
+			t.Errorf("%+v: the lowest was %v, want %v; %v", x.s, f.Lowest, x.lowest, err)
+		}
+	}
+	for ceiling, want := range map[float64]bool{900: true, 0: false, 1e6: false} {
+		try, _ := holding(7000, nil)
+		f, err := FindMax(Search{Start: 100, Ceiling: ceiling, Tolerance: .05, Confirm: 1}, try)
+		if err != nil || f.AtCeiling != want {
+			t.Errorf("ceiling %v: found %v, at the ceiling %v, %v", ceiling, f.Rate, f.AtCeiling, err)
+		}
+	}
+	raw, err := json.Marshal(func() Found {
+		f, _ := FindMax(Search{Start: 1}, func(float64) (*report.Result, error) { return nil, io.EOF })
+		return f
+	}())
+	if err != nil || !bytes.Contains(raw, []byte(`"tried":[],"confirmed":[]`)) {
+		t.Errorf("%s, %v", raw, err)
+	}
+}
+
+// Goal: whoever reads what find-max prints does not take its ceiling for the
+// system's.
+func TestACeilingIsNamed(t *testing.T) {
+	var out bytes.Buffer
+	c := FindMaxCommand{Probe: time.Second, Output: "text"}
+	f := Found{Rate: 900, AtCeiling: true, Confirmed: []*report.Result{{Unit: "tests"}}}
+	if err := c.print(&kong.Context{Kong: &kong.Kong{Stdout: &out}}, f); err != nil || !strings.Contains(out.String(), "held at the ceiling: more was not tried") {
+		t.Errorf("%v: %s", err, out.String())
 	}
 }
