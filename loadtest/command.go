@@ -158,10 +158,10 @@ func (c *RunCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 	}
 	finish()
 	view.done()
-	if err != nil || c.Unmetered { // whoever meters judges the joint result
+	if res == nil || c.Unmetered { // whoever meters judges the joint result
 		return err
 	}
-	return cmp.Or(c.print(k, res), c.unread(res))
+	return cmp.Or(c.print(k, res, err), c.unread(res))
 }
 
 // unread is that a ledger should have been read back and could not be: what the
@@ -173,7 +173,9 @@ func (c *RunCommand) unread(res *report.Result) error {
 	return failure{errors.New(res.Profile + ": the ledger could not be read back; the report's notes say why")}
 }
 
-func (c *RunCommand) print(k *kong.Context, res *report.Result) error {
+// print shows the result, also where it could not be written down: then that is
+// what the command ends with.
+func (c *RunCommand) print(k *kong.Context, res *report.Result, unwritten error) error {
 	if c.Output == "json" {
 		enc := json.NewEncoder(k.Stdout)
 		enc.SetIndent("", " ")
@@ -182,7 +184,12 @@ func (c *RunCommand) print(k *kong.Context, res *report.Result) error {
 		}
 	} else {
 		fmt.Fprint(k.Stdout, res.Text(c.Verbose))
-		fmt.Fprintf(k.Stdout, "report: %s\n", filepath.Join(c.Out, "report.html"))
+		if unwritten == nil {
+			fmt.Fprintf(k.Stdout, "report: %s\n", filepath.Join(c.Out, "report.html"))
+		}
+	}
+	if unwritten != nil {
+		return fmt.Errorf("%s: %s; not all of what came of it could be read back and written down: %w", res.Profile, res.Verdict(), unwritten)
 	}
 	return Outcome(res)
 }

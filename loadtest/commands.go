@@ -262,10 +262,7 @@ func (c *MergeCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 	}
 	res.Headline()
 	judge(res, c.objectives(res.Profile))
-	if err := Publish(res, c.Out); err != nil {
-		return err
-	}
-	return (&RunCommand{Out: c.Out, Output: c.Output}).print(k, res)
+	return (&RunCommand{Out: c.Out, Output: c.Output}).print(k, res, Publish(res, c.Out))
 }
 
 // mergeParts reads the results and, where there are any, the ledgers.

@@ -67,7 +67,8 @@ type View struct {
 	Late    int64
 }
 
-// Run makes one load run and audits it.
+// Run makes one load run and audits it. What could not be written down is an
+// error beside the result.
 func Run(ctx context.Context, o Options) (*report.Result, *ledger.Ledger, error) {
 	r, err := prepare(o)
 	if err != nil {
@@ -80,7 +81,7 @@ func Run(ctx context.Context, o Options) (*report.Result, *ledger.Ledger, error)
 	unread := r.check(ctx, res) // the report of the run is worth having all the same
 	res.Headline()
 	judge(res, o.Objectives)
-	return res, r.profile.Ledger, errors.Join(unread, r.publish(res))
+	return res, r.profile.Ledger, errors.Join(r.unkept, unread, r.publish(res))
 }
 
 // run is one run in the making.
@@ -94,6 +95,7 @@ type run struct {
 	watch   *observer
 	machine report.Machine
 	halted  bool
+	unkept  error // why the ledger is not on the disk: a full one costs the files, not the figures
 }
 
 // crowded is how long phones and booths try for in a surge: as long as one request
@@ -156,8 +158,9 @@ func (r *run) load(ctx context.Context) (*report.Result, error) {
 	defer r.watch.Close()
 	books := r.openBooks(ctx)
 	driven := r.drive(ctx)
-	if err := errors.Join(driven, r.keep()); err != nil {
-		return nil, err
+	r.unkept = r.keep()
+	if driven != nil {
+		return nil, errors.Join(driven, r.unkept)
 	}
 	r.watch.Close()
 	b := drawUp(meter)

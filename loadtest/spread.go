@@ -91,10 +91,9 @@ func (c *RunCommand) spread(ctx context.Context, o Options) (*report.Result, err
 	if err != nil {
 		return nil, err
 	}
+	var unkept error // a full disk costs the files, not the figures
 	if l != nil {
-		if err := l.Save(filepath.Join(c.Out, "ledger")); err != nil {
-			return nil, err
-		}
+		unkept = l.Save(filepath.Join(c.Out, "ledger"))
 	}
 	res.Machine = machine
 	_, res.Seconds = watch.seen()
@@ -113,7 +112,7 @@ func (c *RunCommand) spread(ctx context.Context, o Options) (*report.Result, err
 	}
 	res.Headline()
 	judge(res, o.Objectives)
-	return res, errors.Join(unread, Publish(res, c.Out))
+	return res, errors.Join(unkept, unread, Publish(res, c.Out))
 }
 
 // children runs the generators and returns where each left its result.
