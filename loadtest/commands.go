@@ -309,7 +309,7 @@ func (c *CheckCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 			return err
 		}
 	}
-	l.Shared = true // by whatever ran since
+	l.Later = true
 	shape := Shape{Carriers: l.Head.Carriers, Seed: l.Head.Seed, People: l.Head.People}
 	system, stop, err := c.open(&shape)
 	if err != nil {

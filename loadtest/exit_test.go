@@ -14,16 +14,20 @@ import (
 	"qianma/loadtest/report"
 )
 
+// result is the file of a valid run, as one that had an idle machine would leave it.
+func result(t *testing.T, profile string, offered float64) string {
+	t.Helper()
+	r := &report.Result{Profile: profile, Valid: true, OfferedPerS: offered, Streams: []report.Stream{{Name: "tests", OfferedPerS: offered}}}
+	path := filepath.Join(t.TempDir(), "result.json")
+	if err := r.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // Goal: results of different profiles are not put side by side.
 func TestDifferentProfilesAreNotCompared(t *testing.T) {
-	of := func(profile string) string {
-		r := &report.Result{Profile: profile, Valid: true, Streams: []report.Stream{{Name: "tests"}}}
-		path := filepath.Join(t.TempDir(), "result.json")
-		if err := r.Save(path); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
+	of := func(profile string) string { return result(t, profile, 100) }
 	err := command(t.Context(), io.Discard, io.Discard, "load", "compare", of("scan"), of("batch"))
 	if exitCode(err) != Usage || !strings.Contains(err.Error(), "a scan run and a batch run cannot be compared") {
 		t.Errorf("code %d, %v", exitCode(err), err)

@@ -64,7 +64,7 @@ func (s *Shape) Validate() error {
 	f.want(within(s.Positive, 0, 1), "positive", s.Positive, aShare)
 	f.want(within(s.Cold, 0, 1), "cold", s.Cold, aShare)
 	f.want(s.Zipf > 0 && notBelow(s.Zipf, 0), "zipf", s.Zipf, "above 0 (everybody alike is --cold 1)")
-	f.want(s.Batch >= 1 && s.Batch <= mostRows, "batch", s.Batch, fmt.Sprintf("from 1 to %d", mostRows))
+	f.want(s.Batch >= 1 && s.Batch <= profiles.MostRows, "batch", s.Batch, fmt.Sprintf("from 1 to %d", profiles.MostRows))
 	f.want(notBelow(s.Watch, 0) || s.Watch == -1, "watch", s.Watch, "0 or more, or -1 for none")
 	f.want(s.Wave > 0, "wave", s.Wave, above0)
 	f.want(s.Closed >= 0, "closed", s.Closed, notBelow0)
@@ -73,9 +73,6 @@ func (s *Shape) Validate() error {
 	s.places(&f)
 	return f.err()
 }
-
-// mostRows is what the contract takes in one request.
-const mostRows = 1000
 
 // texts are the flags that have a grammar of their own.
 func (s *Shape) texts(f *faults) {

@@ -317,7 +317,6 @@ func (r *run) check(ctx context.Context, res *report.Result) error {
 	if r.o.Rest != nil {
 		r.o.Rest(ctx)
 	}
-	l.Shared = r.o.Shared
 	r.say("reading back %d tests at %d carriers", l.Count()[ledger.Acked], len(l.Head.Carriers))
 	how := Reading{Sample: r.o.ReadBack, Settle: r.o.Settle, Absent: r.o.Absent, Say: r.o.Say}
 	return noteUnread(Check(ctx, r.o.System, l, how, res), res, r.o.Out)

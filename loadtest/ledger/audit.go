@@ -199,7 +199,7 @@ func (a *Audit) match(q int, s Seen) *verdict {
 // Overtaken says whether a person shows a test that another run took after this
 // one had ended, and takes it down: what is behind it is looked for in its tube.
 func (a *Audit) Overtaken(q int, s Seen) bool {
-	if !a.l.Shared || !s.Found || s.Sampled <= a.last {
+	if !a.l.Later || !s.Found || s.Sampled <= a.last {
 		return false
 	}
 	a.behind[a.newest(q)] = true
@@ -323,9 +323,10 @@ func (a *Audit) Close(step int, tubes bool) Report {
 		switch {
 		case a.missing[newest]:
 			newestLost++
+		case a.wrong[newest]: // at one carrier, whatever the other shows
 		case a.behind[newest]:
 			behind++
-		case !a.wrong[newest]:
+		default:
 			r.Visible++
 		}
 		r.Checked++

@@ -74,9 +74,9 @@ const chunk = 1 << 16
 // Ledger is the list of a run's tests.
 type Ledger struct {
 	Head Head
-	// Shared: other runs may have tested the same people too, then or since. It is
-	// not saved: whoever reads a ledger back knows.
-	Shared bool
+	// Later: other runs may have tested the same people since. It is not saved:
+	// whoever reads a ledger back long after its run says so.
+	Later  bool
 	chunks [][]Entry
 	n      int
 }

@@ -189,7 +189,7 @@ func TestMergedLedgersKeepTheirTubesApart(t *testing.T) {
 func TestAnotherRunsTestHidesAndExcusesNothing(t *testing.T) {
 	for _, c := range []struct {
 		name                           string
-		shared                         bool
+		later                          bool
 		swabs                          int // that the tube holds
 		tubes                          bool
 		lost, checked, visible, hidden int64
@@ -200,7 +200,7 @@ func TestAnotherRunsTestHidesAndExcusesNothing(t *testing.T) {
 		{"a run of its own", false, 3, true, 2, 3, 1, 0},
 	} {
 		l := New(head())
-		l.Shared = c.shared
+		l.Later = c.later
 		for i := range uint32(3) {
 			l.Add(Entry{Person: i, Tube: 0, Sampled: 1000, State: Acked, Pool: 10})
 		}
@@ -217,5 +217,23 @@ func TestAnotherRunsTestHidesAndExcusesNothing(t *testing.T) {
 		if got := a.Close(1, c.tubes); got.Lost != c.lost || got.Checked != c.checked || got.Visible != c.visible || got.Hidden != c.hidden {
 			t.Errorf("%s: %+v", c.name, got)
 		}
+	}
+}
+
+// Goal: a test that one carrier shows wrongly is wrong, and not hidden as well
+// where the other carrier shows a later run's.
+func TestWhatIsWrongIsNotHiddenToo(t *testing.T) {
+	l := New(head())
+	l.Later = true
+	l.Add(Entry{Person: 1, Tube: 0, Sampled: 1000, State: Acked, Pool: 10})
+	a := l.Audit()
+	wrong := l.answer(0)
+	wrong.Status = "positive"
+	a.Seen(0, "unicom", wrong)
+	if !a.Overtaken(0, Seen{Found: true, Sampled: l.Head.Start.UnixMilli() + 90_000}) {
+		t.Fatal("a later run's test is not known for one")
+	}
+	if got := a.Close(1, true); got.Wrong != 1 || got.Hidden != 0 || got.Visible != 0 {
+		t.Errorf("%+v", got)
 	}
 }

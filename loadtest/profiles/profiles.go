@@ -164,8 +164,8 @@ func (s Settings) validate(carriers int) error {
 		return fmt.Errorf("a population has at most %d people", suspectsFrom)
 	case len(s.Plan) > 0 && (s.Profile == "surge" || s.Profile == "midnight"):
 		return fmt.Errorf("a plan was given, and %s has its own shape: leave out --plan and say --rate and --duration", s.Profile)
-	case s.Batch < 1 || s.Batch > 1000:
-		return fmt.Errorf("a batch has 1 to 1000 rows")
+	case s.Batch < 1 || s.Batch > MostRows:
+		return fmt.Errorf("a batch has 1 to %d rows", MostRows)
 	}
 	return nil
 }
@@ -369,6 +369,9 @@ func (p *Profile) around() bool { return p.turn() >= uint64(p.Settings.People.N)
 // suspectsFrom is the first index of people in positive tubes; a population
 // ends before it.
 const suspectsFrom = 500_000_000
+
+// MostRows is what the contract takes in one request.
+const MostRows = 1000
 
 // MostPeople is the largest population.
 const MostPeople = suspectsFrom
