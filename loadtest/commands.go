@@ -52,6 +52,7 @@ func (c *FindMaxCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 	view.done()
 	switch {
 	case err != nil && ctx.Err() == nil:
+		found.listTried(k.Stderr) // minutes of figures, whatever ended the search
 		return err
 	case err != nil:
 		found.interrupt()

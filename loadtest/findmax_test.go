@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -189,6 +191,21 @@ func TestAnInterruptedSearchShowsWhatItTried(t *testing.T) {
 		if err := json.Unmarshal(out.Bytes(), &found); err != nil || !found.Interrupted || len(found.Tried) != 1 || found.Code != report.InvalidRun || found.Rate != 0 {
 			t.Errorf("%v: %+v", err, found)
 		}
+	}
+}
+
+// Goal: a search that an error ends shows what it had tried. Method: a file lies
+// where the results of the second try belong.
+func TestASearchThatFailsShowsWhatItTried(t *testing.T) {
+	p := fake.New(t, fake.Lies{})
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "02-400"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	err := command(t.Context(), io.Discard, &said, append([]string{"load", "find-max", "scan", "--data=" + p.Dir, "--out=" + dir, "--rate=200", "--probe=1s", "--people=1000", "--read-back=-1", "--quiet"}, loose...)...)
+	if err == nil || exitCode(err) <= report.InvalidRun || !strings.Contains(said.String(), "  200/s: ") {
+		t.Errorf("code %d, %v; said %q", exitCode(err), err, said.String())
 	}
 }
 
