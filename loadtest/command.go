@@ -92,6 +92,7 @@ type Reach struct {
 	Spread      bool          `help:"Writes go to every node in turn, not to the one that answers name as the leader."`
 	Gather      time.Duration `help:"Answers this close together are taken up together: it spares wake-ups and counts as response time." default:"500us"`
 	Timeout     time.Duration `help:"For one try of one request." default:"5s"`
+	Patience    time.Duration `help:"From when a request should have been made until its caller gives up, all tries together; 0: 30s, in a surge 5s."`
 	Tries       int           `help:"Of one request at most; writes are tried again with the same key." default:"8"`
 	ReadBack    int           `help:"People to look for afterwards; 0: all, -1: nobody, and the verdict says so." default:"0"`
 	Settle      time.Duration `help:"Keep looking for what is missing until nothing new appears for this long." default:"15s"`
@@ -254,7 +255,7 @@ func (c *RunCommand) options(system System) (Options, error) {
 	}
 	o := Options{
 		Settings: settings, System: system, Out: c.Out, ReadBack: c.ReadBack, Settle: c.Settle,
-		Drive:      drive.Config{Tries: c.Tries, Closed: c.share(c.Closed)},
+		Drive:      drive.Config{Tries: c.Tries, Patience: c.Patience, Closed: c.share(c.Closed)},
 		Objectives: c.objectives(c.Profile),
 		Part:       c.Part, Parts: c.Parts, TubeBase: c.TubeBase, Unmetered: c.Unmetered, Shared: c.Shared,
 	}

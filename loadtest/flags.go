@@ -127,6 +127,7 @@ func (r *Reach) Validate() error {
 	f.want(r.PeerWorkers >= 0, "peer-workers", r.PeerWorkers, notBelow0)
 	f.want(r.Gather >= 0, "gather", r.Gather, notBelow0)
 	f.want(r.Timeout > 0, "timeout", r.Timeout, above0)
+	f.want(r.Patience >= 0, "patience", r.Patience, notBelow0)
 	f.want(r.Tries >= 1, "tries", r.Tries, "1 or more")
 	f.want(r.ReadBack >= -1, "read-back", r.ReadBack, "1 or more, 0 for all or -1 for nobody")
 	f.want(r.Settle > 0, "settle", r.Settle, above0)
