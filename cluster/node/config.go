@@ -39,7 +39,7 @@ type Config struct {
 	// nobody is meant to rehearse.
 	Drills bool `json:"drills,omitempty"`
 
-	MemoryMiB int    `json:"memory_mib"` // soft limit of the Go heap; 0: 256
+	MemoryMiB int    `json:"memory_mib"` // soft limit of the Go heap, beside room for a crowd at the door; 0: 256
 	Procs     int    `json:"procs"`      // processors that run Go code at once; 0: all
 	LogLevel  string `json:"log_level"`  // debug, info, warn, error; empty: info
 }

@@ -52,6 +52,16 @@ type Config struct {
 	Notice time.Duration
 }
 
+// CrowdMiB is what a server with as many connections as it takes holds beside its
+// work while a request waits on each: two goroutines, two buffers and the request.
+// A heap limit needs room for it, or the collector runs without end just when
+// everybody asks.
+const (
+	CrowdMiB      = connections * perConnection >> 20
+	connections   = 8192
+	perConnection = 32 << 10
+)
+
 // Bounds of one connection.
 const (
 	headerTimeout = 5 * time.Second // to send the headers
@@ -100,7 +110,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.BodyBytes = 64 << 20
 	}
 	if cfg.Connections == 0 {
-		cfg.Connections = 8192
+		cfg.Connections = connections
 	}
 	l, err := net.Listen("tcp", cfg.Addr)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"qianma/cluster/footprint"
 	"qianma/cluster/node"
+	"qianma/cluster/web"
 )
 
 // Service is a daemon that has been opened. Wait returns nil when ctx ends,
@@ -73,7 +74,7 @@ func run(ctx context.Context, name, what string, args []string, out io.Writer, o
 }
 
 func serve(ctx context.Context, cfg node.Config, open func(node.Config) (Service, error)) error {
-	footprint.Settle(footprint.Config{Procs: cfg.Procs, HeapMiB: max(cfg.MemoryMiB, 256)})
+	footprint.Settle(footprint.Config{Procs: cfg.Procs, HeapMiB: max(cfg.MemoryMiB, 256) + web.CrowdMiB})
 	s, err := open(cfg)
 	if err != nil {
 		return err

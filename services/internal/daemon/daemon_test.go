@@ -5,10 +5,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"testing"
 
 	"qianma/cluster/node"
+	"qianma/cluster/web"
 )
 
 type fake struct {
@@ -48,6 +50,19 @@ func TestStopsInOrderOnASignal(t *testing.T) {
 	f := new(fake)
 	if code, out := start(t, ctx, f, "--config", configFile(t)); code != exitOK || !f.closed {
 		t.Errorf("exit %d, closed %v\n%s", code, f.closed, out)
+	}
+}
+
+// Goal: a crowd at the door does not have the collector run without end. Method: the
+// heap's limit is read while a daemon runs whose configuration names none.
+func TestTheHeapHasRoomForACrowd(t *testing.T) {
+	was := debug.SetMemoryLimit(-1)
+	defer debug.SetMemoryLimit(was)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	start(t, ctx, new(fake), "--config", configFile(t))
+	if got, want := debug.SetMemoryLimit(-1), int64(256+web.CrowdMiB)<<20; got != want {
+		t.Errorf("the heap is limited to %d bytes, wanted %d", got, want)
 	}
 }
 
