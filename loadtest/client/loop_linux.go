@@ -3,30 +3,29 @@ package client
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"slices"
 	"syscall"
 	"time"
-	"unsafe"
+
+	"qianma/loadtest/internal/epoll"
 )
 
 // Loop owns its connections. Make one with Open; only Poll moves it.
 type Loop struct {
 	cfg    Config
-	epoll  int
+	poller *epoll.Poller
 	began  time.Time
 	conns  []*conn // by slot; epoll events name slots
 	free   []int   // slots to use again
 	groups []*Group
 	flight list // sent or connecting, oldest first
 	ready  []*Call
-	events [256]syscall.EpollEvent
-	woken  time.Duration // when Poll last came back from the kernel
 	sweep  time.Duration // when calls are next looked over for their deadlines
 	done   func(*Call)
 	closed bool
-	noPw2  bool // the kernel has no epoll_pwait2
 }
 
 // Group is a set of nodes that can each answer the same calls.
@@ -59,25 +58,22 @@ func (n *node) up(now time.Duration) bool {
 }
 
 type conn struct {
-	fd    int
-	slot  int
-	gen   int32 // tells an event of this connection from one of the slot's last
-	node  *node
-	up    bool
-	call  *Call
-	out   []byte // not written yet
-	buf   []byte // the request; out is its tail
-	in    []byte // what has arrived of the answer
-	wants uint32 // epoll interest
+	epoll.Socket
+	node *node
+	up   bool
+	call *Call
+	out  []byte // not written yet
+	buf  []byte // the request; out is its tail
+	in   []byte // what has arrived of the answer
 }
 
 // Open makes a Loop without connections.
 func Open(cfg Config) (*Loop, error) {
-	fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+	poller, err := epoll.New()
 	if err != nil {
-		return nil, fmt.Errorf("client: epoll: %w", err)
+		return nil, fmt.Errorf("client: %w", err)
 	}
-	return &Loop{cfg: cfg.withDefaults(), epoll: fd, began: time.Now()}, nil
+	return &Loop{cfg: cfg.withDefaults(), poller: poller, began: time.Now()}, nil
 }
 
 // Now is the Loop's clock: monotonic time since Open.
@@ -239,7 +235,7 @@ func (l *Loop) dial(n *node, c *Call, now time.Duration) {
 	}
 	cn.call = c
 	l.flight.push(c)
-	l.watch(cn, syscall.EPOLLIN|syscall.EPOLLOUT|syscall.EPOLLRDHUP)
+	l.watch(cn, epoll.Readable|epoll.Writable)
 }
 
 func (l *Loop) socket(n *node) (*conn, error) {
@@ -257,7 +253,8 @@ func (l *Loop) socket(n *node) (*conn, error) {
 		return nil, err
 	}
 	cn := l.slot()
-	cn.fd, cn.node, cn.up, cn.wants = fd, n, false, 0
+	cn.Open(fd)
+	cn.node, cn.up = n, false
 	cn.in, cn.out = cn.in[:0], nil
 	n.open++
 	return cn, nil
@@ -269,27 +266,16 @@ func (l *Loop) slot() *conn {
 		l.free = l.free[:k-1]
 		return cn
 	}
-	cn := &conn{slot: len(l.conns)}
+	cn := &conn{Socket: epoll.Socket{Slot: len(l.conns)}}
 	l.conns = append(l.conns, cn)
 	return cn
 }
 
 func (l *Loop) watch(cn *conn, wants uint32) {
-	if cn.wants == wants {
-		return
-	}
-	op := syscall.EPOLL_CTL_MOD
-	if cn.wants == 0 {
-		op = syscall.EPOLL_CTL_ADD
-	}
-	cn.wants = wants
-	ev := syscall.EpollEvent{Events: wants, Fd: int32(cn.slot), Pad: cn.gen}
-	if err := syscall.EpollCtl(l.epoll, op, cn.fd, &ev); err != nil {
-		l.drop(cn, fmt.Errorf("%w: epoll: %w", ErrLost, err))
+	if err := l.poller.Watch(&cn.Socket, wants); err != nil {
+		l.drop(cn, fmt.Errorf("%w: %w", ErrLost, err))
 	}
 }
-
-const steady = syscall.EPOLLIN | syscall.EPOLLRDHUP
 
 // send writes the call on a connection that stands.
 func (l *Loop) send(cn *conn, c *Call, now time.Duration) {
@@ -302,38 +288,29 @@ func (l *Loop) send(cn *conn, c *Call, now time.Duration) {
 }
 
 func (l *Loop) flush(cn *conn) {
-	for len(cn.out) > 0 {
-		n, err := transfer(syscall.SYS_WRITE, cn.fd, cn.out)
-		if n > 0 {
-			cn.out = cn.out[n:]
-			continue
-		}
-		switch err {
-		case syscall.EINTR:
-		case syscall.EAGAIN:
-			l.watch(cn, steady|syscall.EPOLLOUT)
-			return
-		default:
-			l.drop(cn, fmt.Errorf("%w: write: %w", ErrLost, err))
-			return
-		}
+	n, err := cn.Write(cn.out)
+	cn.out = cn.out[n:]
+	switch err {
+	case nil:
+		l.watch(cn, epoll.Readable)
+	case epoll.ErrAgain:
+		l.watch(cn, epoll.Readable|epoll.Writable)
+	default:
+		l.drop(cn, fmt.Errorf("%w: write: %w", ErrLost, err))
 	}
-	l.watch(cn, steady)
 }
 
 // drop closes a connection; the call on it, if any, ends with err.
 func (l *Loop) drop(cn *conn, err error) {
-	if cn.fd < 0 {
+	if cn.FD < 0 {
 		return
 	}
-	_ = syscall.Close(cn.fd) // closing takes it out of epoll too
-	cn.fd = -1
-	cn.gen++
+	cn.Close()
 	cn.node.open--
 	if i := slices.Index(cn.node.idle, cn); i >= 0 {
 		cn.node.idle = slices.Delete(cn.node.idle, i, i+1)
 	}
-	l.free = append(l.free, cn.slot)
+	l.free = append(l.free, cn.Slot)
 	if c := cn.call; c != nil {
 		cn.call = nil
 		l.flight.remove(c)
@@ -353,15 +330,13 @@ func (l *Loop) Poll(wait time.Duration, done func(*Call)) error {
 	if l.deliver() {
 		wait = 0
 	}
-	wait = l.gather(wait)
-	n, err := l.epollWait(max(wait, 0))
+	events, err := l.poller.Wait(wait, l.cfg.Gather)
 	if err != nil {
-		return fmt.Errorf("client: epoll: %w", err)
+		return fmt.Errorf("client: %w", err)
 	}
-	l.woken = l.Now()
-	for i := range l.events[:n] {
-		ev := &l.events[i]
-		if cn := l.conns[ev.Fd]; cn.gen == ev.Pad && cn.fd >= 0 {
+	for i := range events {
+		ev := &events[i]
+		if cn := l.conns[ev.Fd]; cn.Meant(ev) {
 			l.handle(cn, ev.Events)
 		}
 	}
@@ -371,20 +346,6 @@ func (l *Loop) Poll(wait time.Duration, done func(*Call)) error {
 	}
 	l.deliver()
 	return nil
-}
-
-// gather sleeps until a full gathering time has passed since the last wake-up,
-// and returns what is left of the wait. To be woken for every answer costs
-// more than the answer.
-func (l *Loop) gather(wait time.Duration) time.Duration {
-	nap := min(l.woken+l.cfg.Gather-l.Now(), wait)
-	if l.cfg.Gather == 0 || nap < 20*time.Microsecond {
-		return wait
-	}
-	ts := syscall.NsecToTimespec(int64(nap))
-	// Cut short by a signal, it only makes us look early.
-	_, _, _ = syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
-	return wait - nap
 }
 
 // deliver reports what ended outside handle. done may add to ready again.
@@ -408,17 +369,17 @@ func (l *Loop) handle(cn *conn, events uint32) {
 		if !l.connected(cn) {
 			return
 		}
-	} else if events&syscall.EPOLLOUT != 0 {
+	} else if events&epoll.Writable != 0 {
 		l.flush(cn)
 	}
-	if cn.fd >= 0 && events&(syscall.EPOLLIN|syscall.EPOLLRDHUP|syscall.EPOLLHUP|syscall.EPOLLERR) != 0 {
+	if cn.FD >= 0 && events&(epoll.Readable|epoll.Hangup) != 0 {
 		l.receive(cn)
 	}
 }
 
 // connected finishes a dial: the kernel says how it went.
 func (l *Loop) connected(cn *conn) bool {
-	errno, err := syscall.GetsockoptInt(cn.fd, syscall.SOL_SOCKET, syscall.SO_ERROR)
+	errno, err := syscall.GetsockoptInt(cn.FD, syscall.SOL_SOCKET, syscall.SO_ERROR)
 	if err == nil && errno != 0 {
 		err = syscall.Errno(errno)
 	}
@@ -435,27 +396,19 @@ func (l *Loop) connected(cn *conn) bool {
 }
 
 func (l *Loop) receive(cn *conn) {
-	ended := false
-	for {
-		if len(cn.in) == cap(cn.in) {
-			cn.in = slices.Grow(cn.in, max(4096, len(cn.in)))
-		}
-		n, err := transfer(syscall.SYS_READ, cn.fd, cn.in[len(cn.in):cap(cn.in)])
-		if err == syscall.EINTR {
-			continue
-		}
-		if err == syscall.EAGAIN {
-			return
-		}
-		if err != nil {
-			l.drop(cn, fmt.Errorf("%w: read: %w", ErrLost, err))
-			return
-		}
-		ended = n == 0
-		cn.in = cn.in[:len(cn.in)+n]
-		break
+	if len(cn.in) == cap(cn.in) {
+		cn.in = slices.Grow(cn.in, max(4096, len(cn.in)))
 	}
-	l.understand(cn, ended)
+	n, err := cn.Read(cn.in[len(cn.in):cap(cn.in)])
+	if err == epoll.ErrAgain {
+		return
+	}
+	if err != nil && err != io.EOF {
+		l.drop(cn, fmt.Errorf("%w: read: %w", ErrLost, err))
+		return
+	}
+	cn.in = cn.in[:len(cn.in)+n]
+	l.understand(cn, err == io.EOF)
 }
 
 func (l *Loop) understand(cn *conn, ended bool) {
@@ -510,8 +463,8 @@ func (l *Loop) rest(cn *conn, now time.Duration) {
 			return
 		}
 	}
-	l.watch(cn, steady)
-	if cn.fd >= 0 {
+	l.watch(cn, epoll.Readable)
+	if cn.FD >= 0 {
 		cn.node.idle = append(cn.node.idle, cn)
 	}
 }
@@ -573,57 +526,5 @@ func (l *Loop) Close() error {
 	if l.done != nil {
 		l.deliver()
 	}
-	return syscall.Close(l.epoll)
-}
-
-// briefly is how long the loop may sleep in the kernel without telling the
-// runtime. Told, the runtime lends the loop's processor to another goroutine,
-// and the loop comes back to a queue: on a full machine that made arrivals late
-// by tens of milliseconds. Not told, a stop of the world waits this long.
-const briefly = time.Millisecond
-
-// transfer is read or write on a socket that never blocks.
-func transfer(call uintptr, fd int, p []byte) (int, error) {
-	n, _, errno := syscall.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
-	if errno != 0 {
-		return -1, errno
-	}
-	return int(n), nil
-}
-
-// sysEpollPwait2 has the same number on every architecture Go runs on.
-const sysEpollPwait2 = 441
-
-// epollWait waits to the nanosecond where the kernel can; where it cannot, to
-// the millisecond, rounded down so that an arrival is never made late by it.
-func (l *Loop) epollWait(wait time.Duration) (int, error) {
-	if l.noPw2 {
-		n, err := syscall.EpollWait(l.epoll, l.events[:], int(wait/time.Millisecond))
-		return ignoreInterrupt(n, err)
-	}
-	ts := syscall.NsecToTimespec(int64(wait))
-	var n uintptr
-	var errno syscall.Errno
-	if wait <= briefly {
-		n, _, errno = syscall.RawSyscall6(sysEpollPwait2, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])),
-			uintptr(len(l.events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
-	} else {
-		n, _, errno = syscall.Syscall6(sysEpollPwait2, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])),
-			uintptr(len(l.events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
-	}
-	if errno == syscall.ENOSYS {
-		l.noPw2 = true
-		return l.epollWait(wait)
-	}
-	if errno != 0 {
-		return ignoreInterrupt(0, errno)
-	}
-	return int(n), nil
-}
-
-func ignoreInterrupt(n int, err error) (int, error) {
-	if err == syscall.EINTR {
-		return 0, nil
-	}
-	return n, err
+	return l.poller.Close()
 }
