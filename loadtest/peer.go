@@ -37,11 +37,7 @@ func (r *Reach) peer(*Shape) (System, func(), error) {
 	workers := cmp.Or(r.PeerWorkers, 2*r.Connections, peerWorkers(r.Target))
 	s.Settings["workers"] = workers
 	s.Open = func(string) (drive.Target, error) {
-		t, err := peers.NewTarget(p, workers, r.Timeout)
-		if err != nil {
-			return nil, err
-		}
-		return t, nil
+		return peers.NewTarget(p, workers, r.Timeout)
 	}
 	return s, func() { _ = errors.Join(p.Close(), r.sweep(dir)) }, nil
 }

@@ -6,11 +6,15 @@
 //
 // It is meant as a fair fight. Each peer runs as its own documentation says
 // for durable commits on a majority, with the settings printed beside the
-// result; its client keeps connections open and prepares statements. None of
-// them keeps what a province keeps besides (idempotency keys, two carriers, an
-// address and a digest for every fact), so what they are spared is in their
-// favour. What a peer cannot do (count the swabs in a tube, say) it refuses
-// with the code "unsupported", and the report says so.
+// result, and has a client that keeps connections open. PostgreSQL's is the
+// driver's own thread over prepared statements, in binary, on Unix sockets: with
+// a goroutine for each connection the generator used as much processor a test as
+// the primary did, was late, and was what was measured. etcd and JetStream have
+// their own client libraries. None of the three keeps what a province keeps
+// besides (idempotency keys, two carriers, an address and a digest for every
+// fact), so what they are spared is in their favour. What a peer cannot do
+// (count the swabs in a tube, say) it refuses with the code "unsupported", and
+// the report says so.
 //
 // A peer's places stand for carriers: writes go where the peer takes writes,
 // reads go to the place that is asked for.
@@ -27,6 +31,7 @@ import (
 	"qianma/loadtest/cost"
 	"qianma/loadtest/drive"
 	"qianma/loadtest/internal/crash"
+	"qianma/loadtest/internal/epoll"
 	"qianma/loadtest/ledger"
 	"qianma/loadtest/population"
 )
@@ -38,8 +43,11 @@ type Peer struct {
 	Settings  map[string]any
 	Processes cost.Source
 	// Open makes workers that each do one operation at a time.
-	Open  func(ctx context.Context, workers int) ([]Worker, func(), error)
-	Close func() error
+	Open func(ctx context.Context, workers int) ([]Worker, func(), error)
+	// Target, where it is set, stands in Open's place: the peer brings a target
+	// of its own, that has so many operations in flight.
+	Target func(workers int, limit time.Duration) (drive.Target, error)
+	Close  func() error
 }
 
 // Worker does operations, one at a time, and says how they ended.
@@ -72,7 +80,10 @@ type Target struct {
 const queue = 1 << 16
 
 // NewTarget connects workers to the peer. limit bounds one operation.
-func NewTarget(p *Peer, workers int, limit time.Duration) (*Target, error) {
+func NewTarget(p *Peer, workers int, limit time.Duration) (drive.Target, error) {
+	if p.Target != nil {
+		return p.Target(workers, limit)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ws, shut, err := p.Open(ctx, workers)
 	if err != nil {
@@ -92,17 +103,30 @@ func NewTarget(p *Peer, workers int, limit time.Duration) (*Target, error) {
 
 func (t *Target) serve(ctx context.Context, w Worker) {
 	for op := range t.work {
-		op.Tried = time.Since(t.start)
-		if op.First == 0 {
-			op.First = op.Tried
-		}
+		tried(op, time.Since(t.start))
 		one, cancel := context.WithTimeout(ctx, t.limit)
 		err := w.Do(one, op)
 		cancel()
-		op.Ended, op.Sent = time.Since(t.start), !errors.Is(err, errNotSent)
-		op.Outcome, op.Code = judge(err)
+		ended(op, time.Since(t.start), err)
 		t.ended <- op // as many fit as Start lets in
 	}
+}
+
+func tried(op *drive.Op, at time.Duration) {
+	op.Tried = at
+	if op.First == 0 {
+		op.First = at
+	}
+}
+
+func ended(op *drive.Op, at time.Duration, err error) {
+	op.Ended, op.Sent = at, !errors.Is(err, errNotSent)
+	op.Outcome, op.Code = judge(err)
+}
+
+// dropped: there was no room to wait.
+func dropped(op *drive.Op, at time.Duration) {
+	op.Outcome, op.Code, op.Ended = drive.Dropped, "generator_queue_full", at
 }
 
 func judge(err error) (drive.Outcome, string) {
@@ -132,15 +156,15 @@ func (t *Target) Nodes(int, drive.Kind) int { return 1 }
 func (t *Target) Start(op *drive.Op) {
 	t.open++
 	if t.closed || t.open > queue {
-		op.Outcome, op.Code, op.Ended = drive.Dropped, "generator_queue_full", time.Since(t.start)
+		dropped(op, time.Since(t.start))
 		t.dropped = append(t.dropped, op)
 		return
 	}
 	t.work <- op
 }
 
-// gather is how close together ends are taken up together. Their times are
-// those at which the workers ended.
+// gather is how close together ends are taken up together. The times of what
+// workers did are those at which they ended.
 const gather = 500 * time.Microsecond
 
 // Poll hands over what has ended. It naps in the kernel and never waits on a
@@ -152,7 +176,7 @@ func (t *Target) Poll(wait time.Duration, done func(*drive.Op)) error {
 		wait = 0
 	}
 	if wait > 0 {
-		nap(min(wait, gather))
+		epoll.Nap(min(wait, gather))
 	}
 	for range queue {
 		select {

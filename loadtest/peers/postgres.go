@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"qianma/loadtest/cost"
 	"qianma/loadtest/drive"
@@ -113,9 +114,10 @@ func startPostgres(ctx context.Context, dir string, extra []string) (*Peer, erro
 			"version":  strings.TrimSpace(string(version)),
 			"settings": append(append(append([]string{}, pgSettings...), quorum), extra...),
 			"shape":    "primary and two standbys, quorum commit",
+			"client":   "the driver's thread over epoll, prepared statements, binary, Unix sockets",
 		},
 		Processes: c.processes,
-		Open:      c.open,
+		Target:    c.target,
 		Close:     c.down,
 	}, nil
 }
@@ -270,30 +272,17 @@ func (c *pgCluster) processes() ([]cost.Process, error) {
 	return out, nil
 }
 
-func (c *pgCluster) open(ctx context.Context, workers int) ([]Worker, func(), error) {
-	var out []Worker
-	var conns []*pgx.Conn
-	shut := func() {
-		for _, conn := range conns {
-			late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			_ = conn.Close(late)
-			cancel()
+// target reads at the primary and at the first standby.
+func (c *pgCluster) target(workers int, limit time.Duration) (drive.Target, error) {
+	var configs []*pgconn.Config
+	for _, s := range c.servers[:2] {
+		config, err := pgconn.ParseConfig(c.dsn(s))
+		if err != nil {
+			return nil, err
 		}
+		configs = append(configs, config)
 	}
-	for range workers {
-		w := &pgWorker{}
-		for i := range 2 {
-			conn, err := pgx.Connect(ctx, c.dsn(c.servers[i]))
-			if err != nil {
-				shut()
-				return nil, nil, err
-			}
-			conns = append(conns, conn)
-			w.conns[i] = conn
-		}
-		out = append(out, w)
-	}
-	return out, shut, nil
+	return openPostgres(configs, workers, limit)
 }
 
 func (c *pgCluster) down() error {
@@ -327,79 +316,4 @@ func (c *pgCluster) run(ctx context.Context, program string, args ...string) err
 		return fmt.Errorf("%s: %w: %s", program, err, strings.TrimSpace(string(said)))
 	}
 	return nil
-}
-
-// pgWorker has a connection to the primary and one to a standby.
-type pgWorker struct {
-	conns          [2]*pgx.Conn
-	tubes, sampled []int64
-	persons        [][16]byte
-	small          []int16
-}
-
-const (
-	pgSite     = "520100-load"
-	pgLab      = "lab-load"
-	pgOperator = "qianma-load"
-)
-
-func (w *pgWorker) Do(ctx context.Context, op *drive.Op) error {
-	conn := w.conns[0]
-	if !op.Kind.Write() {
-		conn = w.conns[op.Carrier]
-	}
-	if conn.IsClosed() {
-		fresh, err := pgx.ConnectConfig(ctx, conn.Config())
-		if err != nil {
-			return fmt.Errorf("%w: %w", errNotSent, err)
-		}
-		if conn == w.conns[0] {
-			w.conns[0] = fresh
-		} else {
-			w.conns[1] = fresh
-		}
-		conn = fresh
-	}
-	return w.do(ctx, conn, op)
-}
-
-func (w *pgWorker) do(ctx context.Context, conn *pgx.Conn, op *drive.Op) error {
-	var err error
-	switch op.Kind {
-	case drive.Register:
-		s := &op.Samples[0]
-		_, err = conn.Exec(ctx, pgRegister, int64(s.Tube), person(s.Person), int16(s.Pool), pgSite, s.Sampled, pgOperator)
-	case drive.RegisterBatch:
-		w.tubes, w.sampled, w.persons, w.small = w.tubes[:0], w.sampled[:0], w.persons[:0], w.small[:0]
-		for i := range op.Samples {
-			s := &op.Samples[i]
-			w.tubes, w.persons = append(w.tubes, int64(s.Tube)), append(w.persons, person(s.Person))
-			w.small, w.sampled = append(w.small, int16(s.Pool)), append(w.sampled, s.Sampled)
-		}
-		_, err = conn.Exec(ctx, pgRegisterBatch, w.tubes, w.persons, w.small, w.sampled, pgSite, pgOperator)
-	case drive.Report:
-		r := &op.Results[0]
-		_, err = conn.Exec(ctx, pgReport, int64(r.Tube), pgLab, int16(r.Outcome), r.At)
-	case drive.ReportBatch:
-		w.tubes, w.sampled, w.small = w.tubes[:0], w.sampled[:0], w.small[:0]
-		for i := range op.Results {
-			r := &op.Results[i]
-			w.tubes, w.small, w.sampled = append(w.tubes, int64(r.Tube)), append(w.small, int16(r.Outcome)), append(w.sampled, r.At)
-		}
-		_, err = conn.Exec(ctx, pgReportBatch, w.tubes, w.small, w.sampled, pgLab)
-	case drive.Display:
-		var sampled int64
-		var pool, outcome int16
-		err = conn.QueryRow(ctx, pgRead, person(op.Person)).Scan(&sampled, &pool, &outcome)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return nil
-		}
-		op.View = view(sampled, uint8(pool), uint8(outcome))
-	case drive.Tube:
-		op.View.Found = true
-		err = conn.QueryRow(ctx, pgTube, int64(op.TubeNo)).Scan(&op.View.Swabs)
-	default:
-		return ErrUnsupported
-	}
-	return err
 }
