@@ -118,8 +118,10 @@ func (e *endpoint) admit(rec *recorder, r *http.Request) (err error) {
 
 // remnant is what is left of the places of the normal class while the process is
 // crowded: one in so many. A lab's results and a restriction are shed before a
-// code, but they are few, and to take none for an hour would be an outage.
-const remnant = 8
+// code, but they are few, and a result makes the tests of a whole tube done. With
+// one in eight a province that was asked for twice its capacity bound the swabs
+// and refused half of the results: a quarter of the tests were done.
+const remnant = 2
 
 // sheds reports whether a class is turned away before it asks for a place: the
 // process has more to do than it can, or vital requests that wait for long.
