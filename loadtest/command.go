@@ -86,7 +86,7 @@ type Reach struct {
 	Endpoints   string        `help:"File with the endpoints of a province elsewhere." aliases:"endpoint"`
 	PeerDir     string        `help:"Where a peer keeps its data; empty: a temporary directory, removed afterwards."`
 	PeerSet     []string      `help:"Settings of PostgreSQL beside ours, as in commit_delay=100."`
-	Connections int           `help:"Connections to each node at most; 0: 1024." default:"0"`
+	Connections int           `help:"Connections to each node at most, of booths, labs and phones each; 0: 1024, or what the files allow that may be open." default:"0"`
 	PeerWorkers int           `help:"Operations in flight at a peer at most; 0: the peer's own, PostgreSQL twelve for each processor, etcd and JetStream 256." default:"0"`
 	Shared      bool          `help:"Others write to the province too: the facts it commits say nothing of this run and are not judged."`
 	Spread      bool          `help:"Writes go to every node in turn, not to the one that answers name as the leader."`
@@ -241,9 +241,21 @@ func (r *Reach) open(s *Shape) (System, func(), error) {
 	if err := reachable(e, s.Carriers); err != nil {
 		return System{}, nil, err
 	}
+	picked, err := e.Pick(s.Carriers)
+	if err != nil {
+		return System{}, nil, err
+	}
+	kinds := []drive.Kind{drive.Display, drive.Register, drive.Report}
+	if mainStream(s.Profile) != "tests" {
+		kinds = kinds[:1] // nobody is tested
+	}
+	connections, err := perNode(r.Connections, e.Nodes(picked, kinds...))
+	if err != nil {
+		return System{}, nil, err
+	}
 	system, err := Province(e, s.Carriers, province.Config{
 		People: population.New(s.Seed, s.People), Ack: s.Ack, Format: province.Format(s.Format),
-		Client: client.Config{PerNode: r.Connections, Timeout: r.Timeout, Gather: r.Gather, Spread: r.Spread},
+		Client: client.Config{PerNode: connections, Timeout: r.Timeout, Gather: r.Gather, Spread: r.Spread},
 	})
 	return system, func() {}, err
 }

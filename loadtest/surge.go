@@ -11,6 +11,10 @@ import (
 // calm is what a second must look like to count as recovered.
 const calm = 250.0 // ms, p99 of every stream
 
+// closing is the end of a run, in which the booths close all their tubes at one
+// moment: what the labs then report is no part of the calm after a surge.
+const closing = time.Second
+
 // surge reads the height and the recovery out of the series.
 func (r *run) surge() *report.Surge {
 	c := r.profile.Cyc
@@ -65,9 +69,9 @@ func mean(series []drive.Second, from, to time.Duration) float64 {
 }
 
 // recovery is how many seconds after fall the first of an unbroken row of calm
-// seconds begins; -1 when the last second before end is not calm.
+// seconds begins; -1 when the last of them is not calm.
 func recovery(streams []*drive.Stream, fall, end time.Duration) float64 {
-	last := int(end / time.Second)
+	last := int((end - closing) / time.Second)
 	first := int(fall / time.Second)
 	calmFrom := -1
 	for at := last - 1; at >= first && allCalm(streams, at); at-- {

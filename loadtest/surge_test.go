@@ -2,6 +2,7 @@ package loadtest
 
 import (
 	"testing"
+	"time"
 
 	"qianma/loadtest/drive"
 	"qianma/loadtest/report"
@@ -22,6 +23,29 @@ func TestASecondIsCalmOnlyWhenItServes(t *testing.T) {
 	} {
 		if got := allCalm([]*drive.Stream{{Series: []drive.Second{c.second}}}, 0); got != c.want {
 			t.Errorf("%s: calm %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+// It has recovered with the first of the calm seconds that are left, whatever
+// becomes of the tubes that the booths close in the last one.
+func TestRecoveryIsTheBeginOfTheCalm(t *testing.T) {
+	calm := drive.Second{Asked: 100, Served: 100, P99: 40}
+	slow := drive.Second{Asked: 100, Served: 100, P99: 400}
+	shed := drive.Second{Asked: 100, Served: 100, P99: 40, Failed: 7}
+	for name, c := range map[string]struct {
+		after []drive.Second
+		want  float64
+	}{
+		"after two":   {[]drive.Second{slow, slow, calm, calm, calm, shed}, 2},
+		"not at once": {[]drive.Second{calm, slow, calm, calm, calm, calm}, 2},
+		"at once":     {[]drive.Second{calm, calm, calm, calm, calm, shed}, 0},
+		"never":       {[]drive.Second{slow, slow, slow, slow, slow, calm}, -1},
+	} {
+		series := append([]drive.Second{slow, slow}, c.after...)
+		end := time.Duration(len(series)) * time.Second
+		if got := recovery([]*drive.Stream{{Series: series}}, 2*time.Second, end); got != c.want {
+			t.Errorf("%s: recovered after %v s, want %v", name, got, c.want)
 		}
 	}
 }

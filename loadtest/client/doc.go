@@ -9,7 +9,9 @@
 // Promises. A Call started is a Call reported, exactly once, from Poll. A Call
 // says whether any of it may have reached the server (Sent), because only
 // then is its outcome unknown. One request is in flight on a connection, never
-// more. Waiting calls, connections, buffers and times are bounded.
+// more. Waiting calls, connections, buffers and times are bounded. Who waits for a
+// connection goes in turn, and once the first has waited for most of the timeout
+// the newest goes first.
 //
 // Refusals. It does not retry, does not follow redirects, does not speak TLS
 // and knows no meaning of a status: those belong to the caller. A Loop is not

@@ -38,3 +38,9 @@ func (q *list) shift() *Call {
 	q.remove(c)
 	return c
 }
+
+func (q *list) pop() *Call {
+	c := q.tail
+	q.remove(c)
+	return c
+}

@@ -126,6 +126,17 @@ func (g *Group) Up() bool {
 // Waiting is how many calls wait for a connection.
 func (g *Group) Waiting() int { return g.wait.n }
 
+// next takes who waits out: the first, as long as nobody has waited for four fifths
+// of the timeout, and beyond that the newest. It is what a server does that has a
+// connection for every caller (cluster/web, gate): sent in turn, each would be sent
+// just when its caller gives up, and nobody would be answered in time.
+func (g *Group) next(now, timeout time.Duration) *Call {
+	if g.wait.head.deadline-now > timeout/5 {
+		return g.wait.shift()
+	}
+	return g.wait.pop()
+}
+
 // InFlight is how many calls have been started and not reported, less those
 // that wait.
 func (l *Loop) InFlight() int { return l.flight.n + len(l.ready) }
@@ -459,7 +470,7 @@ func (l *Loop) finish(cn *conn, a *answer, last bool) {
 func (l *Loop) rest(cn *conn, now time.Duration) {
 	for _, g := range l.groups {
 		if g.wait.n > 0 && slices.Contains(g.nodes, cn.node) {
-			l.send(cn, g.wait.shift(), now)
+			l.send(cn, g.next(now, l.cfg.Timeout), now)
 			return
 		}
 	}

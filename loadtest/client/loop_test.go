@@ -202,6 +202,29 @@ func TestQueueIsBoundedAndExpires(t *testing.T) {
 	}
 }
 
+// Goal: who waits goes in turn while nobody has waited for long, and beyond that
+// whoever came last, so that a crowd is not served one by one as it gives up.
+func TestTheNewestGoesFirstOnceTheFirstHasWaitedForLong(t *testing.T) {
+	const timeout = 5 * time.Second
+	var g Group
+	var calls [4]Call
+	for i := range calls {
+		calls[i].deadline = time.Duration(i)*time.Second + timeout // came in the i-th second
+		g.wait.push(&calls[i])
+	}
+	for _, x := range []struct {
+		at   time.Duration
+		want int
+	}{{3 * time.Second, 0}, {5 * time.Second, 3}, {4900 * time.Millisecond, 1}, {6 * time.Second, 2}} {
+		if got := g.next(x.at, timeout); got != &calls[x.want] {
+			t.Errorf("at %v: the call of second %v, wanted that of %d", x.at, got.deadline-timeout, x.want)
+		}
+	}
+	if g.wait.n != 0 || g.wait.head != nil || g.wait.tail != nil {
+		t.Errorf("%d are left", g.wait.n)
+	}
+}
+
 func TestADeadNodeIsAvoidedAndTakenBack(t *testing.T) {
 	var hits atomic.Int64
 	srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { hits.Add(1) }))

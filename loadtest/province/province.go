@@ -52,10 +52,10 @@ type Config struct {
 type Target struct {
 	cfg     Config
 	loop    *client.Loop
-	groups  [2][]*client.Group // by side, then carrier
-	start   time.Time          // of the run's clock
-	shift   time.Duration      // from the loop's clock to the run's
-	run     uint64             // a digest of the run's name
+	groups  [sides][]*client.Group // by side, then carrier
+	start   time.Time              // of the run's clock
+	shift   time.Duration          // from the loop's clock to the run's
+	run     uint64                 // a digest of the run's name
 	known   map[uint32]identity.Person
 	done    func(*drive.Op)
 	suffix  string // query of writes
@@ -65,18 +65,43 @@ type Target struct {
 // CodePath is where a phone asks for a code; its person follows.
 const CodePath = "/v1/code?person="
 
+// side is who asks: each has connections of its own, so that none waits behind
+// the others' crowd.
 type side int
 
 const (
-	nucleic side = iota
-	display
+	booths side = iota
+	labs
+	phones
+	sides
 )
 
+// asked is the subsystem that each side asks.
+var asked = [sides]string{booths: "nucleic", labs: "nucleic", phones: "display"}
+
 func sideOf(k drive.Kind) side {
-	if k == drive.Display || k == drive.Verify {
-		return display
+	switch k {
+	case drive.Display, drive.Verify:
+		return phones
+	case drive.Report, drive.ReportBatch:
+		return labs
 	}
-	return nucleic
+	return booths
+}
+
+// Nodes is how many nodes the sides that ask for these kinds of operation keep
+// connections to; a node that two sides ask is two.
+func (e *Endpoints) Nodes(carriers []string, kinds ...drive.Kind) (n int) {
+	var met [sides]bool
+	for _, k := range kinds {
+		if s := sideOf(k); !met[s] {
+			met[s] = true
+			for _, c := range carriers {
+				n += len(e.Carriers[c][asked[s]])
+			}
+		}
+	}
+	return n
 }
 
 // Open connects to nothing yet: connections are made as they are needed.
@@ -98,7 +123,7 @@ func Open(cfg Config) (*Target, error) {
 		}
 		t.suffix = "?ack=replicated&wait=" + wait.String()
 	}
-	for s, name := range []string{"nucleic", "display"} {
+	for s, name := range asked {
 		for _, c := range cfg.Carriers {
 			g, err := loop.Group(cfg.Endpoints.Carriers[c][name])
 			if err != nil {
@@ -208,7 +233,7 @@ func (t *Target) resolve(op *drive.Op) {
 	op.Body = t.cfg.People.AppendNumber(op.Body, op.Person)
 	op.Body = append(op.Body, `"}}`...)
 	c.Body = op.Body
-	t.loop.Start(t.groups[display][op.Carrier], c)
+	t.loop.Start(t.groups[phones][op.Carrier], c)
 }
 
 // resolved keeps the answer of resolve and goes on with the operation; false
@@ -224,7 +249,7 @@ func (t *Target) resolved(op *drive.Op) bool {
 	}
 	t.known[op.Person] = p
 	t.write(op)
-	t.loop.Start(t.groups[display][op.Carrier], c)
+	t.loop.Start(t.groups[phones][op.Carrier], c)
 	return true
 }
 
