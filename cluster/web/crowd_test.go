@@ -53,7 +53,7 @@ func holding() int64 {
 // Goal: as many connections as CrowdMiB is for are what a server takes by itself.
 func TestAServerTakesTheCrowdThereIsRoomFor(t *testing.T) {
 	s := newServer(t, Config{})
-	if n := cap(s.lis.(*boundedListener).slots); n*perConnection>>20 != CrowdMiB {
+	if n := cap(s.lis.slots); n*perConnection>>20 != CrowdMiB {
 		t.Errorf("%d connections, room for %d MiB", n, CrowdMiB)
 	}
 }

@@ -45,7 +45,9 @@ type Config struct {
 	// BodyBytes bounds the bodies held at one time, over all requests of all
 	// classes. 0: 64 MiB.
 	BodyBytes int64
-	// Connections bounds open connections; more wait in the kernel. 0: 8192.
+	// Connections bounds open connections. Beyond it the one that has been idle for
+	// longest is closed for whoever comes; where none is idle, more wait in the
+	// kernel. 0: 8192.
 	Connections int
 	// Notice is how long Close keeps serving while /readyz already says no,
 	// so that whoever balances can look away. 0: not at all.
@@ -77,7 +79,7 @@ type Server struct {
 	cfg   Config
 	mux   *http.ServeMux
 	http  *http.Server
-	lis   net.Listener
+	lis   *door
 	gates [numClasses]*gate
 	load  pressure
 	meter *meter
@@ -117,7 +119,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, mux: http.NewServeMux(), ids: newIDs(), servedBy: []string{cfg.Name}}
-	s.lis = &boundedListener{Listener: l, slots: make(chan struct{}, cfg.Connections), done: make(chan struct{})}
+	s.lis = newDoor(l, cfg.Connections)
 	for c := range s.gates {
 		s.gates[c] = newGate(cfg.limit(Class(c)), cfg.Clock)
 	}
@@ -132,6 +134,7 @@ func New(cfg Config) (*Server, error) {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
+		ConnState:         s.lis.note,
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 	}
@@ -179,47 +182,4 @@ func (s *Server) settle() {
 	for end := time.Now().Add(settleTime); s.flying.Load() > 0 && time.Now().Before(end); {
 		<-time.After(time.Millisecond)
 	}
-}
-
-// boundedListener accepts no more while as many connections are open as may be.
-type boundedListener struct {
-	net.Listener
-	slots chan struct{}
-	done  chan struct{}
-	once  sync.Once
-	err   error
-}
-
-func (l *boundedListener) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
-	}
-	return &boundedConn{Conn: c, free: l.slots}, nil
-}
-
-func (l *boundedListener) Close() error {
-	l.once.Do(func() {
-		close(l.done)
-		l.err = l.Listener.Close()
-	})
-	return l.err
-}
-
-type boundedConn struct {
-	net.Conn
-	free chan struct{}
-	once sync.Once
-}
-
-func (c *boundedConn) Close() error {
-	err := c.Conn.Close()
-	c.once.Do(func() { <-c.free })
-	return err
 }

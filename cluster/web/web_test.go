@@ -443,8 +443,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := s.lis.(*boundedListener)
-	until(t, func() bool { return len(l.slots) == 1 })
+	until(t, func() bool { return len(s.lis.slots) == 1 })
 	got := make(chan error, 1)
 	go func() {
 		res, err := c.Get(url + "/livez")
