@@ -233,6 +233,7 @@ func (c *RunCommand) again() []string {
 	flag("roam", c.Roam)
 	add("gather", c.Gather.String())
 	add("timeout", c.Timeout.String())
+	add("patience", c.Patience.String())
 	add("tries", strconv.Itoa(c.Tries))
 	return args
 }
