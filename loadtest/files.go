@@ -2,24 +2,18 @@ package loadtest
 
 import (
 	"fmt"
-	"syscall"
+
+	"qianma/loadtest/client"
 )
 
-const (
-	usualPerNode = 1024
-	// spareFiles is for what is no connection to a node: ledger, report, watching.
-	spareFiles = 512
-)
+// spareFiles is for what is no connection to a node: ledger, report, watching.
+const spareFiles = 512
 
 // perNode is how many connections each of so many nodes gets: as many as were
 // asked for, or else 1,024, or fewer where this process may not open so many files.
 // Without that it would find out in the middle of a crowd, at every attempt.
 func perNode(asked, nodes int) (int, error) {
-	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
-		return asked, nil // nothing is known of a limit
-	}
-	return shareFiles(asked, nodes, files.Cur)
+	return shareFiles(asked, nodes, openFiles())
 }
 
 func shareFiles(asked, nodes int, files uint64) (int, error) {
@@ -31,5 +25,5 @@ func shareFiles(asked, nodes int, files uint64) (int, error) {
 	case asked > 0:
 		return asked, nil
 	}
-	return max(1, min(usualPerNode, most)), nil
+	return max(1, min(client.UsualPerNode, most)), nil
 }

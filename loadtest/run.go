@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"qianma/loadtest/client"
 	"qianma/loadtest/cost"
 	"qianma/loadtest/drive"
 	"qianma/loadtest/hist"
@@ -403,7 +404,7 @@ func Province(e *province.Endpoints, carriers []string, cfg province.Config) (Sy
 	} else {
 		s.Notes = append(s.Notes, "no supervisor on this machine: the system's own cost was not measured")
 	}
-	s.Settings = map[string]any{"ack": cfg.Ack, "format": cfg.Format, "connections_per_node": cmp.Or(cfg.Client.PerNode, 1024), "spread": cfg.Client.Spread}
+	s.Settings = map[string]any{"ack": cfg.Ack, "format": cfg.Format, "connections_per_node": cmp.Or(cfg.Client.PerNode, client.UsualPerNode), "spread": cfg.Client.Spread}
 	s.Open = func(name string) (drive.Target, error) {
 		c := cfg
 		c.Run = name

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"testing"
+	"time"
 )
 
 // phone is a client that keeps its connection.
@@ -23,6 +24,9 @@ func newPhone(t *testing.T, s *Server) *phone {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
+	if err := c.SetDeadline(time.Now().Add(idleTimeout / 2)); err != nil { // or the server's patience would look like the door's
+		t.Fatal(err)
+	}
 	return &phone{t, c, bufio.NewReader(c)}
 }
 

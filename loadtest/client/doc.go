@@ -34,6 +34,9 @@ var (
 	ErrClosed    = errors.New("client: the loop is closed")
 )
 
+// UsualPerNode is how many connections a node gets where nothing is said.
+const UsualPerNode = 1024
+
 // Config bounds a Loop. The zero value has good defaults.
 type Config struct {
 	PerNode   int           // connections to each node at most; 0: 1024
@@ -47,7 +50,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	if c.PerNode == 0 {
-		c.PerNode = 1024
+		c.PerNode = UsualPerNode
 	}
 	if c.Queue == 0 {
 		c.Queue = 1 << 16
