@@ -243,6 +243,11 @@ func Remove(t testing.TB, dir string) {
 // if the sink was ever given a block it should not have been given.
 func Level(t testing.TB, source, sink *Store) {
 	t.Helper()
+	defer func() {
+		if t.Failed() {
+			t.Logf("the source holds %v, the sink %v", source.Marks(), sink.Marks())
+		}
+	}()
 	Eventually(t, "the sink holds what the source holds", func() bool { return maps.Equal(source.Marks(), sink.Marks()) })
 	for _, err := range sink.Faults() {
 		t.Errorf("the follower broke its promise: %v", err)
