@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"qianma/cluster/problem"
+	"qianma/cluster/web/plain"
 )
 
 // Bounds of bodies.
@@ -28,8 +29,9 @@ type body struct {
 	from   io.ReadCloser
 	length int64 // as declared; -1: unknown
 	srv    *Server
-	held   int64 // reserved of the server's budget
-	buf    []byte
+	held   int64  // reserved of the server's budget
+	buf    []byte // what was read
+	own    []byte // a buffer to read into
 	loaded bool
 	err    error
 	place  place
@@ -40,7 +42,7 @@ var bodies = sync.Pool{New: func() any { return new(body) }}
 // lend gives a request that has taken a place a body to read.
 func (s *Server) lend(r *http.Request, taken *gate) *body {
 	b := bodies.Get().(*body)
-	*b = body{from: r.Body, length: r.ContentLength, srv: s, buf: b.buf[:0]}
+	*b = body{from: r.Body, length: r.ContentLength, srv: s, own: b.own}
 	b.place.gate = taken
 	r.Body = b
 	return b
@@ -52,11 +54,11 @@ func (b *body) giveBack() {
 	if b.held != 0 {
 		b.srv.held.Add(-b.held)
 	}
-	buf := b.buf
-	if cap(buf) > maxKept {
-		buf = nil
+	own := b.own
+	if cap(own) > maxKept {
+		own = nil
 	}
-	*b = body{buf: buf}
+	*b = body{own: own}
 	bodies.Put(b)
 }
 
@@ -93,7 +95,7 @@ func (b *body) load(limit int) ([]byte, error) {
 			return nil, tooLarge()
 		}
 		b.loaded = true
-		b.buf, b.err = b.read()
+		b.take()
 	}
 	if b.err == nil && len(b.buf) > limit {
 		return nil, tooLarge()
@@ -101,8 +103,18 @@ func (b *body) load(limit int) ([]byte, error) {
 	return b.buf, b.err
 }
 
+// take has the whole body in buf: where the connection's buffer has it, there.
+func (b *body) take() {
+	if all, ok := plain.Whole(b.from); ok {
+		b.buf = all
+		return
+	}
+	b.own, b.err = b.read()
+	b.buf = b.own
+}
+
 func (b *body) read() ([]byte, error) {
-	buf := b.buf[:0]
+	buf := b.own[:0]
 	if b.length > MaxBatch {
 		return buf, tooLarge()
 	}

@@ -2,9 +2,11 @@ package web
 
 import (
 	"container/list"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 )
 
 // door lets no more in while as many connections are open as may be, and closes
@@ -122,6 +124,16 @@ func (d *door) Close() error {
 		d.err = d.Listener.Close()
 	})
 	return d.err
+}
+
+// SyscallConn implements syscall.Conn: plain looks through it whether the caller has
+// gone.
+func (g *guest) SyscallConn() (syscall.RawConn, error) {
+	c, ok := g.Conn.(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return c.SyscallConn()
 }
 
 // Close gives the place back.

@@ -8,7 +8,8 @@
 // panics costs one request; Close lets what is under way finish. Logs and metrics name patterns and codes, never paths, queries or
 // bodies: those may name people.
 //
-// It refuses to know what is asked or answered. All types are safe for
+// A request, its header and its body are the handler's until it returns, and are
+// another's then (plain/). It refuses to know what is asked or answered. All types are safe for
 // concurrent use.
 package web
 
@@ -25,6 +26,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"qianma/cluster/clock"
+	"qianma/cluster/web/plain"
 )
 
 // Config tunes a server.
@@ -74,17 +76,21 @@ const (
 	settleTime    = 2 * time.Second // for handlers to see that they were cut
 )
 
+// plainPaths are those under which nothing streams: an answer leaves whole.
+const plainPaths = "/v1/"
+
 // Server is a process's HTTP server. Handlers are registered before Serve.
 type Server struct {
-	cfg   Config
-	mux   *http.ServeMux
-	http  *http.Server
-	lis   *door
-	gates [numClasses]*gate
-	load  pressure
-	meter *meter
-	ids   ids
-	held  atomic.Int64 // bytes of bodies
+	cfg    Config
+	mux    *http.ServeMux
+	http   *http.Server
+	server *plain.Server // serves, and leaves to http what is not plain
+	lis    *door
+	gates  [numClasses]*gate
+	load   pressure
+	meter  *meter
+	ids    ids
+	held   atomic.Int64 // bytes of bodies
 
 	// Header values that every answer shares; nobody may write to them.
 	servedBy []string
@@ -138,6 +144,7 @@ func New(cfg Config) (*Server, error) {
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 	}
+	s.server = plain.New(s.http, plainPaths)
 	s.health()
 	return s, nil
 }
@@ -150,7 +157,7 @@ func (s *Server) Metrics() *prometheus.Registry { return s.cfg.Metrics }
 
 // Serve answers requests until Close, and then returns nil.
 func (s *Server) Serve() error {
-	err := s.http.Serve(s.lis)
+	err := s.server.Serve(s.lis)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -168,9 +175,9 @@ func (s *Server) Close(ctx context.Context) error {
 			case <-ctx.Done():
 			}
 		}
-		s.closeErr = s.http.Shutdown(ctx)
+		s.closeErr = s.server.Shutdown(ctx)
 		s.abort()
-		s.closeErr = errors.Join(s.closeErr, s.http.Close(), s.lis.Close())
+		s.closeErr = errors.Join(s.closeErr, s.server.Close(), s.lis.Close())
 		s.settle()
 	})
 	return s.closeErr

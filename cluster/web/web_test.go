@@ -171,12 +171,14 @@ func TestPanicCostsOneRequest(t *testing.T) {
 	var log bytes.Buffer
 	s := newServer(t, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	s.Handle("GET /v1/panic", func(http.ResponseWriter, *http.Request) error { panic("110101202311012176") })
-	s.Handle("GET /v1/half", func(w http.ResponseWriter, _ *http.Request) error {
+	half := func(w http.ResponseWriter, _ *http.Request) error {
 		w.Header().Set("Content-Length", "100")
 		_, _ = io.WriteString(w, "half")
 		_ = http.NewResponseController(w).Flush()
 		panic("late")
-	})
+	}
+	s.Handle("GET /v1/half", half)
+	s.Handle("GET /half", half)
 	wantProblem(t, do(s, "GET", "/v1/panic", ""), 500, problem.Internal)
 	if !strings.Contains(log.String(), "stack=") || strings.Contains(log.String(), "1101012") {
 		t.Fatalf("log: %s", log.String())
@@ -184,9 +186,13 @@ func TestPanicCostsOneRequest(t *testing.T) {
 	if n, _ := s.gates[Normal].full(); n != 0 {
 		t.Fatalf("a panic keeps %d places", n)
 	}
-	// An answer that had begun is cut, so that the reader sees it is not whole.
+	// An answer that had begun is cut, so that the reader sees it is not whole; of
+	// one that leaves whole nothing has left.
 	url, c := serve(t, s)
-	res, err := c.Get(url + "/v1/half")
+	if res, err := c.Get(url + "/v1/half"); err == nil {
+		t.Fatalf("half an answer left: %s", res.Status)
+	}
+	res, err := c.Get(url + "/half")
 	if err != nil {
 		t.Fatal(err)
 	}
