@@ -157,6 +157,9 @@ type Proposer interface {
 	// every write acknowledged before the call, or fails with
 	// problem.Unavailable; the other kind sees what this replica has, at once.
 	View(ctx context.Context, shard int, linearizable bool) (View, error)
+	// Peek reads one key as this replica has it, at once: what a view that is not
+	// linearizable would read, without the cost of one. The value is the caller's.
+	Peek(shard int, key []byte) (value []byte, found bool, err error)
 }
 
 // View is a Reader that must be closed.

@@ -351,6 +351,9 @@ func TestClosed(t *testing.T) {
 			t.Fatalf("view: %v", err)
 		}
 	}
+	if _, _, err := n.Peek(0, []byte("v")); !problem.Is(err, problem.Unavailable) {
+		t.Fatalf("peek: %v", err)
+	}
 	if _, err := n.Blocks(0, fact.Origin{}, 0, 1); err != nil {
 		t.Fatalf("blocks of an unknown origin: %v", err)
 	}

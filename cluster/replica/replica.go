@@ -223,6 +223,15 @@ func (r *Replica) View(ctx context.Context, shard int, linearizable bool) (machi
 	return g.view(ctx, linearizable)
 }
 
+// Peek implements machine.Proposer.
+func (r *Replica) Peek(shard int, key []byte) (value []byte, found bool, err error) {
+	g, err := r.group(shard)
+	if err != nil {
+		return nil, false, err
+	}
+	return g.peek(key)
+}
+
 // Own returns the shard's own living origin; ok is false before the group has
 // one.
 func (r *Replica) Own(shard int) (o fact.Origin, ok bool) {

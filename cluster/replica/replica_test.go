@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -68,6 +69,62 @@ func TestLinearizableView(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Goal: a peek reads what a view of the same replica reads, absence too.
+func TestPeek(t *testing.T) {
+	t.Parallel()
+	w := three(t, nil)
+	n := w.leader()
+	n.put(t, toyCommand(1, "x"))
+	key := append([]byte("v"), toyCommand(1, "x")...)
+	v, err := n.View(ctxFor(t), 0, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _ := v.Get(key)
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, found, err := n.Peek(0, key); err != nil || !found || !bytes.Equal(got, want) {
+		t.Fatalf("a peek read %q, %v (%v), a view %q", got, found, err, want)
+	}
+	if got, found, err := n.Peek(0, []byte("nobody wrote this")); err != nil || found || got != nil {
+		t.Fatalf("a peek found %q (%v)", got, err)
+	}
+	if _, _, err := n.Peek(99, key); err == nil {
+		t.Fatal("a peek into a shard that does not exist")
+	}
+}
+
+// BenchmarkReadOneKey is what a code costs its display node: a view of one read, and
+// a peek.
+func BenchmarkReadOneKey(b *testing.B) {
+	w := three(b, nil)
+	n := w.leader()
+	n.put(b, toyCommand(1, "x"))
+	key := append([]byte("v"), toyCommand(1, "x")...)
+	b.Run("view", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			v, err := n.View(context.Background(), 0, false)
+			if err != nil {
+				b.Fatal(err)
+			}
+			v.Get(key)
+			if err := v.Close(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("peek", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, found, err := n.Peek(0, key); !found || err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
 
 // Goal: without a majority nothing is acknowledged and no linearizable view is

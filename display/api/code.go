@@ -149,26 +149,27 @@ func (a *API) readState(ctx context.Context, s *rules.State, q *asked) (heard in
 	if at := a.Heard(shard); !at.IsZero() {
 		heard = at.UnixMilli()
 	}
-	if !a.readView(ctx, s, q.person, false) {
+	if s.Peek(a.Proposer, shard, displaypb.Person(q.person)) != nil {
 		return 0, true
 	}
 	if s.Facts < q.seen.facts {
 		sure, cancel := context.WithTimeout(ctx, sureWait)
 		defer cancel()
-		if a.readView(sure, s, q.person, true) && s.Facts < q.seen.facts {
+		if a.readNewest(sure, s, q.person) && s.Facts < q.seen.facts {
 			return heard, true
 		}
 		behind = s.Facts < q.seen.facts
 		if behind { // the newest could not be read: what there is, is better than nothing
-			a.readView(ctx, s, q.person, false)
+			_ = s.Peek(a.Proposer, shard, displaypb.Person(q.person)) // read a moment ago, or nothing is held
 		}
 	}
 	return heard, behind
 }
 
-func (a *API) readView(ctx context.Context, s *rules.State, p identity.Person, linearizable bool) bool {
+// readNewest reads every acknowledged write, or says that it cannot.
+func (a *API) readNewest(ctx context.Context, s *rules.State, p identity.Person) bool {
 	s.Reset()
-	v, err := a.Proposer.View(ctx, a.shardOf(p), linearizable)
+	v, err := a.Proposer.View(ctx, a.shardOf(p), true)
 	if err != nil {
 		return false
 	}

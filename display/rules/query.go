@@ -30,12 +30,18 @@ func (s *State) Reset() {
 }
 
 // Read fills s with what is held about a person.
-func (s *State) Read(r machine.Reader, p displaypb.Person) {
+func (s *State) Read(r machine.Reader, p displaypb.Person) { s.fill(recordOf(r, p)) }
+
+// Peek fills s with what this replica holds about a person, without a view of it:
+// there is but one key to read.
+func (s *State) Peek(from machine.Proposer, shard int, p displaypb.Person) error {
+	raw, _, err := from.Peek(shard, personKey(p))
+	s.fill(raw)
+	return err
+}
+
+func (s *State) fill(rec record) {
 	s.Reset()
-	rec := recordOf(r, p)
-	if len(rec) == 0 {
-		return
-	}
 	for e, rest, ok := rec.next(); ok; e, rest, ok = rest.next() {
 		s.take(rec, e)
 	}

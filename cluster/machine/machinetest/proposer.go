@@ -177,6 +177,16 @@ func (p *Proposer) View(ctx context.Context, shard int, _ bool) (machine.View, e
 	return &view{Mem: s.mem.clone(), asOf: s.asOf}, nil
 }
 
+// Peek implements machine.Proposer.
+func (p *Proposer) Peek(shard int, key []byte) (value []byte, found bool, err error) {
+	v, err := p.View(context.Background(), shard, false)
+	if err != nil {
+		return nil, false, err
+	}
+	value, found = v.Get(key)
+	return value, found, v.Close()
+}
+
 // ready returns the error a call meets before it does anything.
 func (p *Proposer) ready(ctx context.Context) error {
 	if ctx.Err() != nil {
