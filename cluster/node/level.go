@@ -27,6 +27,7 @@ import (
 type Level struct {
 	node  *Node
 	path  string
+	keys  [][]string                                                                 // of each shard, those of the other carriers: a code asks with every answer
 	marks func(ctx context.Context, process string, shard int) (fact.Catalog, error) // of one replica elsewhere
 
 	mu      sync.Mutex
@@ -55,7 +56,9 @@ func (n *Node) WatchLevel() *Level {
 	if raw, err := os.ReadFile(l.path); err == nil && json.Unmarshal(raw, &l.at) != nil {
 		l.at = map[string]int64{}
 	}
-	for _, carrier := range n.Topology.Others(n.Config.Carrier) {
+	others := n.Topology.Others(n.Config.Carrier)
+	l.keys = levelKeys(others, n.Replica.Shards())
+	for _, carrier := range others {
 		for shard := range n.Replica.Shards() {
 			n.wg.Go(func() { l.watch(carrier, shard) })
 		}
@@ -71,8 +74,8 @@ func (n *Node) WatchLevel() *Level {
 func (l *Level) AsOf(shard int) (at time.Time, applies bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, carrier := range l.node.Topology.Others(l.node.Config.Carrier) {
-		if t := l.asOf(levelKey(carrier, shard)); !applies || t.Before(at) {
+	for _, key := range l.keys[shard] {
+		if t := l.asOf(key); !applies || t.Before(at) {
 			at, applies = t, true
 		}
 	}
@@ -88,6 +91,16 @@ func (l *Level) asOf(key string) time.Time {
 	}
 	// Nobody can say whether there is more. What is here is shown, and called old.
 	return l.node.Clock.Now().Add(-levelDoubt)
+}
+
+func levelKeys(carriers []string, shards int) [][]string {
+	keys := make([][]string, shards)
+	for shard := range keys {
+		for _, c := range carriers {
+			keys[shard] = append(keys[shard], levelKey(c, shard))
+		}
+	}
+	return keys
 }
 
 func levelKey(carrier string, shard int) string {

@@ -15,7 +15,7 @@ import (
 func TestLevelIsNeverClaimed(t *testing.T) {
 	now := clock.NewManual(time.Unix(1_000_000, 0))
 	n := &Node{Base: &Base{Clock: now, Config: Config{Carrier: "unicom"}, Topology: &topology.Topology{Carriers: []string{"unicom", "mobile"}}}}
-	l := &Level{node: n, at: map[string]int64{}, heard: map[string]bool{}, started: now.Now()}
+	l := &Level{node: n, keys: levelKeys([]string{"mobile"}, 2), at: map[string]int64{}, heard: map[string]bool{}, started: now.Now()}
 	if at, applies := l.AsOf(0); !applies || !at.IsZero() {
 		t.Errorf("nothing heard yet: %v %v, want the zero time", at, applies)
 	}
@@ -37,7 +37,7 @@ func TestLevelIsNeverClaimed(t *testing.T) {
 	if at, _ := l.AsOf(1); !at.IsZero() && at.Equal(now.Now()) {
 		t.Error("one shard speaks for another")
 	}
-	n.Topology.Carriers = []string{"unicom"}
+	l.keys = levelKeys(nil, 2)
 	if _, applies := l.AsOf(0); applies {
 		t.Error("another carrier is missed where there is none")
 	}
