@@ -136,6 +136,9 @@ func (g *guest) SyscallConn() (syscall.RawConn, error) {
 	return c.SyscallConn()
 }
 
+// Direct implements plain.Direct: a guest's bytes are its connection's.
+func (g *guest) Direct() {}
+
 // Close gives the place back.
 func (g *guest) Close() error {
 	err := g.Conn.Close()

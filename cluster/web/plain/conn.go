@@ -3,6 +3,7 @@ package plain
 import (
 	"bytes"
 	"context"
+	"io"
 	"log"
 	"net"
 	"net/http"
@@ -29,6 +30,7 @@ type conn struct {
 	net.Conn
 	s   *Server
 	raw syscall.RawConn
+	io  io.ReadWriter // its bytes
 
 	state atomic.Int32
 	since atomic.Int64 // when it came to be at that; Unix nanoseconds
@@ -45,6 +47,13 @@ type conn struct {
 	a      answer
 }
 
+// Direct is a connection whose bytes are those of its socket, and may be read and
+// written there, past its Read and Write. A *net.TCPConn is one anyhow.
+type Direct interface {
+	syscall.Conn
+	Direct()
+}
+
 // newConn is nil for a connection that is not a socket: nobody could look whether
 // its caller has gone.
 func newConn(s *Server, base context.Context, nc net.Conn) *conn {
@@ -56,7 +65,7 @@ func newConn(s *Server, base context.Context, nc net.Conn) *conn {
 	if err != nil {
 		return nil
 	}
-	c := &conn{Conn: nc, s: s, raw: raw, buf: make([]byte, room)}
+	c := &conn{Conn: nc, s: s, raw: raw, io: through(nc, raw), buf: make([]byte, room)}
 	c.ctx, c.cancel = context.WithCancel(context.WithValue(base, http.LocalAddrContextKey, nc.LocalAddr()))
 	c.blank = (&http.Request{RemoteAddr: nc.RemoteAddr().String()}).WithContext(c.ctx)
 	c.state.Store(reading) // who comes and says nothing is not idle: it has less time
@@ -96,7 +105,7 @@ func (c *conn) next() bool {
 		} else if c.s.closing.Load() {
 			return false
 		}
-		n, err := c.Read(c.buf[c.held:])
+		n, err := c.io.Read(c.buf[c.held:])
 		if err != nil {
 			return false
 		}
@@ -142,7 +151,7 @@ func (c *conn) answer() bool {
 	}
 	now, last := time.Now(), c.a.last() || c.s.closing.Load()
 	out := c.a.end(now, last)
-	_, err := c.Write(*out)
+	_, err := c.io.Write(*out)
 	putBack(out)
 	if err != nil || last {
 		return false
