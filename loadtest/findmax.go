@@ -110,12 +110,12 @@ func findMax(s Search, try func(rate float64) (*report.Result, error)) (Found, e
 		}
 		return res, held, nil
 	}
-	twice := func(rate float64) (held bool, err error) {
+	twice := func(rate float64) (held, doubt bool, err error) {
 		res, held, err := attempt(rate)
 		if err == nil && !held && doubtful(res) {
-			_, held, err = attempt(rate)
+			res, held, err = attempt(rate)
 		}
-		return held, err
+		return held, err == nil && !held && doubtful(res), err
 	}
 	low, high, err := bracket(s, &f, twice)
 	if err != nil || low == 0 {
@@ -123,7 +123,7 @@ func findMax(s Search, try func(rate float64) (*report.Result, error)) (Found, e
 	}
 	for high > low*(1+s.Tolerance) && len(f.Tried) < most {
 		mid := (low + high) / 2
-		held, err := twice(mid)
+		held, _, err := twice(mid)
 		if err != nil {
 			return f, err
 		}
@@ -146,21 +146,27 @@ func doubtful(r *report.Result) bool {
 	return r.Code() == report.InvalidRun || r.AchievedPerS >= keptUp*r.OfferedPerS
 }
 
-// bracket finds a rate that holds and one that does not, a factor of two apart.
-func bracket(s Search, f *Found, try func(float64) (held bool, err error)) (low, high float64, err error) {
+// bracket finds a rate that holds and one that does not, a factor of two apart. The
+// first runs of a place are its worst (a store makes its files, a disk writes what
+// setting up has left), so a rate whose failures say little is tried once more when
+// one below it has held.
+func bracket(s Search, f *Found, try func(float64) (held, doubt bool, err error)) (low, high float64, err error) {
+	doubted := false // high
 	rate := s.Start
 	if s.Ceiling > 0 {
 		rate = min(rate, s.Ceiling)
 	}
 	for len(f.Tried) < most {
-		held, err := try(rate)
+		held, doubt, err := try(rate)
 		switch {
 		case err != nil:
 			return 0, 0, err
 		case held && s.Ceiling > 0 && rate >= s.Ceiling:
 			return rate, rate, nil
-		case held && high > 0:
+		case held && high > 0 && !doubted:
 			return rate, high, nil
+		case held && high > 0:
+			low, rate, high = rate, high, 0
 		case held:
 			low, rate = rate, rate*2
 			if s.Ceiling > 0 {
@@ -171,7 +177,7 @@ func bracket(s Search, f *Found, try func(float64) (held bool, err error)) (low,
 		case rate/2 < f.Floor:
 			return 0, 0, nil
 		default:
-			high, rate = rate, rate/2
+			high, rate, doubted = rate, rate/2, doubt
 		}
 	}
 	return low, high, nil

@@ -86,16 +86,19 @@ func TestARateThatAHiccupMissedIsTriedAgain(t *testing.T) {
 	}
 	steady := search(func(int, float64) *report.Result { return nil })
 	for _, x := range []struct {
-		what string
-		was  report.Result
-		most float64
+		what  string
+		times int
+		was   report.Result
+		most  float64
 	}{
-		{"a miss by a hair", report.Result{Valid: true, OfferedPerS: 5000, AchievedPerS: 4900, Checks: []report.Check{{}}}, capacity},
-		{"an invalid run", report.Result{OfferedPerS: 5000, AchievedPerS: 3000, Checks: []report.Check{{}}}, capacity},
-		{"an overload", report.Result{Valid: true, OfferedPerS: 5000, AchievedPerS: 4500, Checks: []report.Check{{}}}, 5000},
+		{"a miss by a hair", 1, report.Result{Valid: true, OfferedPerS: 5000, AchievedPerS: 4900, Checks: []report.Check{{}}}, capacity},
+		{"an invalid run", 1, report.Result{OfferedPerS: 5000, AchievedPerS: 3000, Checks: []report.Check{{}}}, capacity},
+		{"two invalid runs, as a place that has just been made gives them", 2, report.Result{OfferedPerS: 5000, AchievedPerS: 3000, Checks: []report.Check{{}}}, capacity},
+		{"invalid runs at each rate down to a quarter", 6, report.Result{OfferedPerS: 5000, AchievedPerS: 3000, Checks: []report.Check{{}}}, capacity},
+		{"an overload", 1, report.Result{Valid: true, OfferedPerS: 5000, AchievedPerS: 4500, Checks: []report.Check{{}}}, 5000},
 	} {
 		f := search(func(n int, _ float64) *report.Result {
-			if n == 1 {
+			if n <= x.times {
 				return &x.was
 			}
 			return nil

@@ -163,7 +163,11 @@ func (c *pgCluster) up(ctx context.Context, extra []string) error {
 			return err
 		}
 	}
-	return c.prepare(ctx, primary)
+	if err := c.prepare(ctx, primary); err != nil {
+		return err
+	}
+	writeBack()
+	return nil
 }
 
 // own gives the directory to whoever will run the servers.
