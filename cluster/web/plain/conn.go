@@ -194,8 +194,8 @@ func (c *conn) endIdle() {
 }
 
 func (c *conn) close() {
+	_ = c.Conn.Close() // first, or a handler that hears of it might still answer
 	c.cancel()
-	_ = c.Conn.Close()
 	c.told(http.StateClosed)
 }
 
