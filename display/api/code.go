@@ -159,8 +159,9 @@ func (a *API) readState(ctx context.Context, s *rules.State, q *asked) (heard in
 			return heard, true
 		}
 		behind = s.Facts < q.seen.facts
-		if behind { // the newest could not be read: what there is, is better than nothing
-			_ = s.Peek(a.Proposer, shard, displaypb.Person(q.person)) // read a moment ago, or nothing is held
+		// The newest could not be read: what there is, is better than nothing.
+		if behind && s.Peek(a.Proposer, shard, displaypb.Person(q.person)) != nil {
+			return 0, true
 		}
 	}
 	return heard, behind

@@ -16,8 +16,10 @@ import (
 	"github.com/makiuchi-d/gozxing"
 	"github.com/makiuchi-d/gozxing/qrcode"
 
+	"qianma/cluster/machine"
 	"qianma/cluster/problem"
 	"qianma/display/colour"
+	"qianma/display/rules"
 	"qianma/display/token"
 	pb "qianma/middle-store/middlestorepb"
 )
@@ -291,6 +293,35 @@ func TestWithoutAQuorum(t *testing.T) {
 	a = h.show(p, "")
 	if a.Colour != "yellow" || a.Data.RestrictionsAsOf != nil || !a.Data.Stale {
 		t.Fatalf("nothing is known of restrictions, and it is green: %+v", a)
+	}
+}
+
+// ending is a replica that is closed while it is asked: it can be read once.
+type ending struct {
+	machine.Proposer
+	peeks int
+}
+
+func (e *ending) Peek(int, []byte) ([]byte, bool, error) {
+	if e.peeks++; e.peeks > 1 {
+		return nil, false, errors.New("closed")
+	}
+	return nil, false, nil
+}
+
+func (e *ending) View(context.Context, int, bool) (machine.View, error) {
+	return nil, errors.New("closed")
+}
+
+// Goal: restrictions that could not be read are not taken for none. Method: the
+// replica ends between a reader's question and the second look for the newest.
+func TestWhatCannotBeReadIsNotTakenForNothing(t *testing.T) {
+	h := newHouse(t, 1)
+	a := &API{Config: Config{Proposer: &ending{Proposer: h.proposer}, Heard: func(int) time.Time { return now }}}
+	var s rules.State
+	heard, behind := a.readState(t.Context(), &s, &asked{person: somebody(1), seen: seen{facts: 1}})
+	if heard != 0 || !behind {
+		t.Errorf("as of %d, behind %v: what was not read is vouched for", heard, behind)
 	}
 }
 
