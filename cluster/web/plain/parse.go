@@ -144,7 +144,7 @@ func clean(path string) bool {
 		switch {
 		case c >= '0' && c <= '9', c >= 'A' && c <= 'Z', c >= 'a' && c <= 'z', c == '-', c == '_':
 		case c == '/' || c == '.':
-			if before == '/' && i > 0 {
+			if before == '/' {
 				return false
 			}
 		default:

@@ -1,7 +1,6 @@
 package plain
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -10,11 +9,10 @@ import (
 	"net"
 	"net/http"
 	"testing"
-	"time"
 )
 
 // direct serves a listener of bare TCP connections, and dials it.
-func direct(t *testing.T, h http.HandlerFunc) (s *Server, dial func() *net.TCPConn) {
+func direct(t *testing.T, h http.HandlerFunc) (s *Server, dial func() *caller) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -29,17 +27,7 @@ func direct(t *testing.T, h http.HandlerFunc) (s *Server, dial func() *net.TCPCo
 			t.Error(err)
 		}
 	})
-	return s, func() *net.TCPConn {
-		c, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-			t.Fatal(err)
-		}
-		return c.(*net.TCPConn)
-	}
+	return s, func() *caller { return call(t, l) }
 }
 
 // Goal: what goes past a connection's Read and Write is what went through them.
@@ -69,9 +57,8 @@ func TestASocketCarriesEveryByte(t *testing.T) {
 			all = all[n:]
 		}
 	}()
-	in := bufio.NewReader(c)
 	for i, sent := range bodies {
-		res, err := http.ReadResponse(in, nil)
+		res, err := http.ReadResponse(c.in, nil)
 		if err != nil {
 			t.Fatal(i, err)
 		}
@@ -99,7 +86,7 @@ func TestASocketWaitsForASlowReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-said
-	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	res, err := http.ReadResponse(c.in, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,11 +98,11 @@ func TestASocketWaitsForASlowReader(t *testing.T) {
 
 // Goal: the end of a connection ends its goroutine, whoever ends it, and however.
 func TestASocketEnds(t *testing.T) {
-	for name, end := range map[string]func(s *Server, c *net.TCPConn){
-		"the caller":             func(_ *Server, c *net.TCPConn) { _ = c.Close() },
-		"the caller, at once":    func(_ *Server, c *net.TCPConn) { _ = c.SetLinger(0); _ = c.Close() },
-		"the caller's direction": func(_ *Server, c *net.TCPConn) { _ = c.CloseWrite() },
-		"the server":             func(s *Server, _ *net.TCPConn) { _ = s.Close() },
+	for name, end := range map[string]func(s *Server, c *caller){
+		"the caller":             func(_ *Server, c *caller) { _ = c.Close() },
+		"the caller, at once":    func(_ *Server, c *caller) { _ = c.SetLinger(0); _ = c.Close() },
+		"the caller's direction": func(_ *Server, c *caller) { _ = c.CloseWrite() },
+		"the server":             func(s *Server, _ *caller) { _ = s.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, dial := direct(t, func(http.ResponseWriter, *http.Request) {})
@@ -123,15 +110,11 @@ func TestASocketEnds(t *testing.T) {
 			if _, err := io.WriteString(c, get); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+			if _, err := http.ReadResponse(c.in, nil); err != nil {
 				t.Fatal(err)
 			}
 			end(s, c)
-			until(t, "it is forgotten", func() bool {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				return len(s.open) == 0
-			})
+			until(t, "it is forgotten", func() bool { return s.size() == 0 })
 		})
 	}
 }
@@ -151,9 +134,5 @@ func TestASocketGivesUpWhoHasGone(t *testing.T) {
 	_ = c.SetLinger(0)
 	_ = c.Close()
 	close(gone)
-	until(t, "it is forgotten", func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return len(s.open) == 0
-	})
+	until(t, "it is forgotten", func() bool { return s.size() == 0 })
 }
