@@ -88,6 +88,14 @@ type Machine interface {
 	Reset()
 }
 
+// Seeker is a Machine that mostly asks for rows before they are there.
+type Seeker interface {
+	// Sought returns the tables of such rows: the first bytes of their keys. The
+	// floor remembers in memory which rows of them there may be, so that most such
+	// questions never reach the store. It is called once.
+	Sought() []byte
+}
+
 // Level says how safe a receipt's facts are known to be.
 type Level uint8
 

@@ -246,9 +246,26 @@ func TestDamagedReplicaIsRefilled(t *testing.T) {
 		t.Fatalf("members %+v", m)
 	}
 	w.equal()
+	// What it was sent it knows, as if it had written it: nothing is new a second time.
+	until(t, "the new life to know what it holds", func() bool { return isFilled(back) })
+	for i := range 30 {
+		r := w.leader().put(t, toyCommand(uint64(i), "x"))
+		if r.Rows[0].Status != machine.Duplicate {
+			t.Fatalf("value %d is %v", i, r.Rows[0].Status)
+		}
+	}
+	w.equal()
 	aside, err := raftlog.Open(raftlog.Config{Dir: fs.PathJoin("data/"+out.name, "damaged", "log"), FS: fs, Logger: w.log})
 	if err != nil {
 		t.Fatalf("what was set aside is not there to look at: %v", err)
 	}
 	aside.Close()
+}
+
+// isFilled reports whether a node knows which rows its store holds.
+func isFilled(n *node) bool {
+	s := n.group0().fsm.tx.known
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.filled
 }

@@ -41,8 +41,8 @@ type fsm struct {
 	block   []byte // body under construction
 	rows    []machine.Row
 	trail   trail
-	sieve   *sieve
-	filling func() // ends what fills the sieve, and waits for it
+	sieve   *sieve // of idempotency keys
+	filling func() // ends what fills the sieves, and waits for it
 	scratch []byte
 	stopped error
 
@@ -63,7 +63,7 @@ var (
 
 // open loads what the store holds and folds what was set aside by an older build.
 func (f *fsm) open() error {
-	f.tx = newTx(spaceUser)
+	f.tx = newTx(spaceUser, soughtBy(f.machine))
 	f.dirty = map[*chain]struct{}{}
 	f.recent = map[[16]byte][]byte{}
 	return f.adopt(f.store.acquire())
@@ -84,28 +84,41 @@ func (f *fsm) adopt(gen *generation) error {
 		f.trail.add(c.mark)
 	}
 	f.machine.Reset()
+	f.fillSieves()
 	if led.aside > 0 {
 		err = errors.Join(err, f.refold())
 	}
-	f.fillSieve()
 	f.publish(0, true)
 	return err
 }
 
-// fillSieve begins a new sieve for the generation of the store just adopted.
-func (f *fsm) fillSieve() {
+func soughtBy(m machine.Machine) []byte {
+	if s, ok := m.(machine.Seeker); ok {
+		return s.Sought()
+	}
+	return nil
+}
+
+// fillSieves begins new sieves for the generation of the store just adopted.
+func (f *fsm) fillSieves() {
 	if f.filling != nil {
 		f.filling()
 	}
-	s, gen := new(sieve), f.gen.share()
+	keys, rows, gen := new(sieve), new(sieve), f.gen.share()
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := errors.Join(s.fill(gen.db, stop), gen.release()); err != nil {
-			f.log.Warn("known idempotency keys could not be read ahead: each is looked up", "error", err)
+		err := errors.Join(
+			keys.fill(gen.db, []span{{[]byte{spaceReceipt}, []byte{spaceReceipt + 1}}}, keyOfReceipt, stop),
+			rows.fill(gen.db, f.tx.ranges(), f.tx.nameOf, stop),
+			gen.release(),
+		)
+		if err != nil {
+			f.log.Warn("what the store holds could not be read ahead: it is asked each time", "error", err)
 		}
 	}()
-	f.sieve, f.filling = s, func() { close(stop); <-done }
+	f.sieve, f.tx.known = keys, rows
+	f.filling = func() { close(stop); <-done }
 }
 
 // close flushes, so that the next start has nothing to replay.

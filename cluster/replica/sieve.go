@@ -9,11 +9,13 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// sieve tells idempotency keys that are surely new from those that the store
-// must be asked for. Nearly every key is new, and to learn that from the store
-// means a walk through each of its memtables; three replicas did so for every
-// write. It holds what has been kept since it was filled, and is filled from
-// the store in the background; until then it answers "perhaps" to everything.
+// sieve tells keys that are surely not in the store from those that the store
+// must be asked for: idempotency keys, of which nearly every one is new, and rows
+// of the tables that a machine says it asks for before they are there. To learn
+// that from the store means a walk through each memtable and a filter of each
+// level; three replicas did so for every write. It holds what has been kept since
+// it was filled, and is filled from the store in the background; until then it
+// answers "perhaps" to everything.
 //
 // It is a stack of Bloom filters, each twice the size of the one below, so
 // that a quiet group pays for little. The last one is as large as may be and
@@ -41,6 +43,12 @@ func (s *sieve) add(key *[16]byte) {
 	s.mu.Unlock()
 }
 
+// hashed is the key of a sieve for what has been hashed to 64 bits.
+func hashed(hash uint64) (key [16]byte) {
+	binary.BigEndian.PutUint64(key[:], hash)
+	return key
+}
+
 // rotate follows the ledger: the generation before the last is forgotten.
 func (s *sieve) rotate() {
 	s.mu.Lock()
@@ -51,41 +59,68 @@ func (s *sieve) rotate() {
 // fillChunk is how many keys are noted between two looks at stop.
 const fillChunk = 4096
 
-// fill notes every key that the store holds. All go into the younger
-// generation: one of the older is then remembered a rotation too long, which
-// costs a look at the store; the other way round one would be forgotten.
-func (s *sieve) fill(db *pebble.DB, stop <-chan struct{}) error {
-	it, err := db.NewIter(&pebble.IterOptions{LowerBound: []byte{spaceReceipt}, UpperBound: []byte{spaceReceipt + 1}})
-	if err != nil {
-		return err
-	}
-	var some [fillChunk][16]byte
-	for more := it.First(); more; {
-		n := 0
-		for ; more && n < fillChunk; more = it.Next() {
-			if k := it.Key(); len(k) == receiptKeySize {
-				copy(some[n][:], k[receiptKeySize-16:])
-				n++
-			}
+// fill notes every key that the store holds in the given ranges, as keyOf names
+// it. All go into the younger generation: one of the older is then remembered a
+// rotation too long, which costs a look at the store; the other way round one
+// would be forgotten. Of more keys than a sieve can tell apart it notes no more:
+// then it is never filled, and each key is looked up.
+func (s *sieve) fill(db *pebble.DB, ranges []span, keyOf func(stored []byte) ([16]byte, bool), stop <-chan struct{}) error {
+	for _, r := range ranges {
+		if done, err := s.fillRange(db, r, keyOf, stop); !done {
+			return err
 		}
-		s.mu.Lock()
-		for i := range n {
-			s.young.add(&some[i])
-		}
-		s.mu.Unlock()
-		select {
-		case <-stop:
-			return it.Close()
-		default:
-		}
-	}
-	if err := errors.Join(it.Error(), it.Close()); err != nil {
-		return err
 	}
 	s.mu.Lock()
 	s.filled = true
 	s.mu.Unlock()
 	return nil
+}
+
+// span is a range of stored keys, its end excluded.
+type span struct{ start, end []byte }
+
+// fillRange reports whether all of the range has been noted.
+func (s *sieve) fillRange(db *pebble.DB, r span, keyOf func(stored []byte) ([16]byte, bool), stop <-chan struct{}) (done bool, err error) {
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: r.start, UpperBound: r.end})
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	var some [fillChunk][16]byte
+	for more := it.First(); more; {
+		n := 0
+		for ; more && n < fillChunk; more = it.Next() {
+			if k, ok := keyOf(it.Key()); ok {
+				some[n] = k
+				n++
+			}
+		}
+		if s.addAll(some[:n]); s.blind() {
+			return false, nil
+		}
+		select {
+		case <-stop:
+			return false, nil
+		default:
+		}
+	}
+	return it.Error() == nil, it.Error()
+}
+
+func (s *sieve) addAll(keys [][16]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range keys {
+		s.young.add(&keys[i])
+	}
+}
+
+// blind reports whether the sieve holds too much to be of use: four times what
+// its last mesh has room for, when it takes every third new key for an old one.
+func (s *sieve) blind() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.young.blind()
 }
 
 // meshes are filters of growing size, the newest last.
@@ -124,6 +159,11 @@ func (l *meshes) add(key *[16]byte) {
 		*l = append(*l, newMesh(2*len((*l)[n-1].lines)))
 	}
 	(*l)[len(*l)-1].add(key)
+}
+
+func (l meshes) blind() bool {
+	n := len(l)
+	return n > 0 && l[n-1].room < -3*meshMax*keysPerLine
 }
 
 func newMesh(lines int) *mesh {

@@ -50,7 +50,7 @@ func TestSieveNeverForgetsALivingKey(t *testing.T) {
 				rotate()
 			case 1: // the process starts again
 				s = new(sieve)
-				if err := s.fill(db, nil); err != nil {
+				if err := s.fill(db, []span{{[]byte{spaceReceipt}, []byte{spaceReceipt + 1}}}, keyOfReceipt, nil); err != nil {
 					t.Fatal(err)
 				}
 			default:
@@ -75,6 +75,23 @@ func TestSieveThatIsNotFilledSaysPerhaps(t *testing.T) {
 	k := [16]byte{1}
 	if s := new(sieve); !s.maybe(&k) {
 		t.Error("an empty sieve that was never filled calls a key new")
+	}
+}
+
+// Goal: of a store with more keys than a sieve can tell apart no more are read than
+// that, and nothing is called new.
+func TestASieveThatWouldBeBlindIsNotFilled(t *testing.T) {
+	x := newTx('u', []byte("h"))
+	db := txDB(t, vfs.NewMem(), "db")
+	x.begin(db)
+	x.Set([]byte("h"), nil)
+	commitTx(t, x, db)
+	last := newMesh(meshMax)
+	s := &sieve{young: meshes{last}}
+	last.room = -3 * last.room // as if four times as many had been noted
+	k := [16]byte{1}
+	if err := s.fill(db, x.ranges(), x.nameOf, nil); err != nil || s.filled || !s.maybe(&k) {
+		t.Errorf("filled %v, %v", s.filled, err)
 	}
 }
 

@@ -114,6 +114,14 @@ func appendReceiptKey(dst []byte, generation uint32, key [16]byte) []byte {
 	return append(dst, key[:]...)
 }
 
+// keyOfReceipt is the idempotency key of a stored receipt.
+func keyOfReceipt(stored []byte) (key [16]byte, ok bool) {
+	if ok = len(stored) == receiptKeySize; ok {
+		copy(key[:], stored[receiptKeySize-16:])
+	}
+	return key, ok
+}
+
 // ledger is the small part of the state that is kept in memory: it is read at
 // Open and after a snapshot was installed, and changes with the store.
 type ledger struct {

@@ -27,6 +27,10 @@ func toyCommand(subject uint64, value string) []byte {
 
 func (m *toy) Reset() { m.cache = nil }
 
+// Sought makes every test of a replica one of its sieve too: whoever takes a value
+// that is there for a new one holds another history than the others.
+func (m *toy) Sought() []byte { return []byte("v") }
+
 func (m *toy) Decide(r machine.Reader, at int64, command []byte) machine.Decision {
 	if len(command) <= toySubject || command[toySubject] == '!' {
 		return machine.Decision{Status: machine.Rejected, Code: "toy_refused"}

@@ -31,6 +31,8 @@ type tx struct {
 	table   []int32 // open addressing: position in written plus one
 	seed    maphash.Seed
 	journal []undo // what the current fact changed, to take it back
+	sought  []byte // the tables of which known has the rows
+	known   *sieve // by the hash of their stored keys
 	order   order
 	key     []byte           // scratch
 	points  *pebble.Iterator // for lookups
@@ -51,9 +53,37 @@ type undo struct {
 
 var _ machine.Tx = (*tx)(nil)
 
-func newTx(space byte) *tx {
-	return &tx{space: space, seed: maphash.MakeSeed(), table: make([]int32, 1024)}
+// newTx returns a tx whose keys live behind space, and whose machine asks the
+// tables that sought names for rows that are not there.
+func newTx(space byte, sought []byte) *tx {
+	return &tx{space: space, sought: sought, seed: maphash.MakeSeed(), table: make([]int32, 1024)}
 }
+
+// isSought reports whether a stored key is of a table that is asked for rows that
+// are not there.
+func (t *tx) isSought(full []byte) bool {
+	return len(full) > 1 && bytes.IndexByte(t.sought, full[1]) >= 0
+}
+
+// ranges are the stored keys of the tables sought.
+func (t *tx) ranges() []span {
+	out := make([]span, len(t.sought))
+	for i, table := range t.sought {
+		out[i] = span{[]byte{t.space, table}, after(t.space, table)}
+	}
+	return out
+}
+
+// after is the first key behind a table.
+func after(space, table byte) []byte {
+	if table == 0xff {
+		return []byte{space + 1}
+	}
+	return []byte{space, table + 1}
+}
+
+// nameOf is what a stored row is known by.
+func (t *tx) nameOf(full []byte) ([16]byte, bool) { return hashed(maphash.Bytes(t.seed, full)), true }
 
 // begin starts over on db.
 func (t *tx) begin(db *pebble.DB) {
@@ -124,11 +154,15 @@ func (t *tx) find(full []byte, hash uint64) (at int32, slot uint64) {
 // Get implements machine.Reader.
 func (t *tx) Get(key []byte) ([]byte, bool) {
 	full := t.full(key)
-	if len(t.written) > 0 {
-		if at, _ := t.find(full, maphash.Bytes(t.seed, full)); at >= 0 {
-			if v := t.written[at].value; !isAbsent(v) {
-				return slices.Clone(v), v != nil
-			}
+	hash := maphash.Bytes(t.seed, full)
+	if at, _ := t.find(full, hash); at >= 0 {
+		if v := t.written[at].value; !isAbsent(v) {
+			return slices.Clone(v), v != nil
+		}
+	}
+	if t.known != nil && t.isSought(full) {
+		if name := hashed(hash); !t.known.maybe(&name) {
+			return nil, false
 		}
 	}
 	return t.lookup(full)
@@ -215,6 +249,10 @@ func (t *tx) flush(b *pebble.Batch) {
 			t.fail(b.Delete(w.key, nil))
 		default:
 			t.fail(b.Set(w.key, w.value, nil))
+			if t.known != nil && t.isSought(w.key) {
+				name := hashed(w.hash)
+				t.known.add(&name)
+			}
 		}
 	}
 }

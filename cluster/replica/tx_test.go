@@ -31,15 +31,23 @@ func txDB(t testing.TB, fs vfs.FS, dir string) *pebble.DB {
 
 // Goal: a tx reads like a sorted map that has all its writes, whatever was
 // committed, written, deleted and rolled back before.
-// Method: the same random steps on a tx and on machinetest.Mem.
+// Method: the same random steps on a tx and on machinetest.Mem. Half of the keys
+// are in a table that is sought, in every second world; what it holds is read ahead
+// anew now and then, as after a start.
 func TestTxAgainstMap(t *testing.T) {
 	for seed := uint64(1); seed <= 8; seed++ {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		db := txDB(t, vfs.NewMem(), "db")
-		x := newTx('u')
+		x := newTx('u', nil)
+		if seed%2 == 0 {
+			x = newTx('u', []byte("1"))
+		}
 		want := machinetest.NewMem()
 		key := func() []byte { return fmt.Appendf(nil, "%03d", rng.IntN(200)) }
-		for range 6 { // batches
+		for batch := range 6 {
+			if batch == 0 || rng.IntN(3) == 0 {
+				x.known = readAhead(t, x, db)
+			}
 			x.begin(db)
 			for range 120 { // facts
 				var before *machinetest.Mem // of a fact that is taken back
@@ -70,15 +78,56 @@ func TestTxAgainstMap(t *testing.T) {
 				}
 				compareReaders(t, seed, x, want, key(), key())
 			}
-			if err := x.end(); err != nil {
-				t.Fatal(err)
-			}
-			b := db.NewBatch()
-			x.flush(b)
-			if err := b.Commit(pebble.NoSync); err != nil {
-				t.Fatal(err)
-			}
+			commitTx(t, x, db)
 		}
+	}
+}
+
+func readAhead(t testing.TB, x *tx, db *pebble.DB) *sieve {
+	t.Helper()
+	s := new(sieve)
+	if err := s.fill(db, x.ranges(), x.nameOf, nil); err != nil || !s.filled {
+		t.Fatal("not read ahead", err)
+	}
+	return s
+}
+
+// Goal: a row of a table that is sought, and is not there, costs no look at the
+// store; one that may be there does, and so does every row of another table.
+func TestRowsThatAreNotThereAreNotLookedFor(t *testing.T) {
+	db := txDB(t, vfs.NewMem(), "db")
+	x := newTx('u', []byte{'h', 0xff})
+	x.known = readAhead(t, x, db)
+	for _, key := range []string{"h one", "\xff one", "x one"} {
+		x.begin(db)
+		x.Set([]byte(key), []byte("first"))
+		commitTx(t, x, db)
+	}
+	for _, c := range []struct {
+		key           string
+		there, looked bool
+	}{
+		{"h one", true, true}, {"\xff one", true, true}, {"x one", true, true},
+		{"h two", false, false}, {"\xff two", false, false}, {"x two", false, true},
+	} {
+		x.begin(db)
+		_, there := x.Get([]byte(c.key))
+		if looked := x.points != nil; there != c.there || looked != c.looked {
+			t.Errorf("%q: there %v, looked for %v", c.key, there, looked)
+		}
+		commitTx(t, x, db)
+	}
+}
+
+func commitTx(t testing.TB, x *tx, db *pebble.DB) {
+	t.Helper()
+	if err := x.end(); err != nil {
+		t.Fatal(err)
+	}
+	b := db.NewBatch()
+	x.flush(b)
+	if err := b.Commit(pebble.NoSync); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -154,7 +203,7 @@ func BenchmarkTx(b *testing.B) {
 	for _, scan := range []bool{false, true} {
 		b.Run(fmt.Sprintf("overlay/scan=%v", scan), func(b *testing.B) {
 			db := txDB(b, vfs.Default, b.TempDir())
-			x := newTx('u')
+			x := newTx('u', nil)
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				if i%batch == 0 {

@@ -16,7 +16,10 @@ type Machine struct {
 	value []byte
 }
 
-var _ machine.Machine = (*Machine)(nil)
+var (
+	_ machine.Machine = (*Machine)(nil)
+	_ machine.Seeker  = (*Machine)(nil)
+)
 
 // New returns a machine that holds tubes of about so many bytes in memory, and as
 // yet none.
@@ -24,6 +27,10 @@ func New(bytes int) *Machine { return &Machine{cache: newCache(max(1, bytes/tube
 
 // Reset implements machine.Machine.
 func (m *Machine) Reset() { m.cache = newCache(m.cache.limit) }
+
+// Sought implements machine.Seeker: a tube is asked for when its first person is
+// registered, and again only when it has left the cache.
+func (m *Machine) Sought() []byte { return []byte{tableHead} }
 
 // tube is what is held of a tube, from the cache or from r.
 func (m *Machine) tube(r machine.Reader, code []byte) *tube {

@@ -546,3 +546,35 @@ func TestShardsSpreadConsecutiveTubes(t *testing.T) {
 		t.Error("one shard")
 	}
 }
+
+// listening is a store that writes down which rows were asked for in vain.
+type listening struct {
+	*machinetest.Mem
+	missed []string
+}
+
+func (l *listening) Get(key []byte) ([]byte, bool) {
+	value, ok := l.Mem.Get(key)
+	if !ok {
+		l.missed = append(l.missed, string(key))
+	}
+	return value, ok
+}
+
+// Goal: what the first person of a tube has asked for in vain is of a table that
+// the floor is told of, so that no store is asked.
+func TestWhatANewTubeAsksForIsSought(t *testing.T) {
+	m, store := New(1<<20), &listening{Mem: machinetest.NewMem()}
+	d := m.Decide(store, noon.UnixNano(), reg("TUBE1", 1))
+	if d.Status != machine.Accepted || len(store.missed) == 0 {
+		t.Fatalf("%+v, asked in vain for %q", d, store.missed)
+	}
+	if err := m.Fold(store, d.Fact); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range store.missed {
+		if !slices.Contains(m.Sought(), key[0]) {
+			t.Errorf("%q is asked for before it is there", key)
+		}
+	}
+}
