@@ -2,6 +2,8 @@ package replica
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/binary"
 	"hash/maphash"
 	"slices"
 	"sort"
@@ -326,6 +328,14 @@ func (t *tx) borrow() (*pebble.Iterator, func()) {
 // run, and a short tail that has not been merged into it yet.
 type order struct {
 	sorted, tail, spare []int32
+	ranks               []ranked // scratch
+}
+
+// ranked is a key to be sorted: its position, and a number that decides nearly
+// every comparison without a look at the key.
+type ranked struct {
+	rank uint64
+	at   int32
 }
 
 const tailMax = 64
@@ -347,7 +357,7 @@ func (o *order) merge(t *tx) {
 	if len(o.tail) == 0 {
 		return
 	}
-	slices.SortFunc(o.tail, byKey(t))
+	o.sortTail(t)
 	out := o.spare[:0]
 	a, b := o.sorted, o.tail
 	for len(a) > 0 && len(b) > 0 {
@@ -359,6 +369,63 @@ func (o *order) merge(t *tx) {
 	}
 	out = append(append(out, a...), b...)
 	o.spare, o.sorted, o.tail = o.sorted, out, o.tail[:0]
+}
+
+// sortTail sorts the tail. The keys of a table begin alike (codes of one site, a
+// time), so a rank is the table and what follows behind that.
+func (o *order) sortTail(t *tx) {
+	var alike [256]common
+	for _, at := range o.tail {
+		if k := t.written[at].key; len(k) > 1 {
+			alike[k[1]].add(k[2:])
+		}
+	}
+	o.ranks = o.ranks[:0]
+	for _, at := range o.tail {
+		r := ranked{at: at}
+		if k := t.written[at].key; len(k) > 1 {
+			r.rank = uint64(k[1])<<56 | alike[k[1]].rank(k[2:])>>8
+		}
+		o.ranks = append(o.ranks, r)
+	}
+	slices.SortFunc(o.ranks, func(a, b ranked) int {
+		if a.rank != b.rank {
+			return cmp.Compare(a.rank, b.rank)
+		}
+		return bytes.Compare(t.written[a.at].key, t.written[b.at].key)
+	})
+	for i, r := range o.ranks {
+		o.tail[i] = r.at
+	}
+}
+
+// common is what keys begin with, all of them.
+type common struct {
+	prefix []byte
+	known  bool
+}
+
+func (c *common) add(key []byte) {
+	if !c.known {
+		c.prefix, c.known = key, true
+	}
+	n := 0
+	for n < len(c.prefix) && n < len(key) && c.prefix[n] == key[n] {
+		n++
+	}
+	c.prefix = c.prefix[:n]
+}
+
+// rank is the first eight bytes of a key behind what is common, with zeros after
+// its end: of two keys with different ranks the one with the lower comes first.
+func (c *common) rank(key []byte) uint64 {
+	rest := key[len(c.prefix):]
+	if len(rest) >= 8 {
+		return binary.BigEndian.Uint64(rest)
+	}
+	var b [8]byte
+	copy(b[:], rest)
+	return binary.BigEndian.Uint64(b[:])
 }
 
 // span returns the positions of the keys in [lo, hi), in order. The slice is

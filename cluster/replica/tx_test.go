@@ -161,6 +161,46 @@ func compareReaders(t *testing.T, seed uint64, got, want machine.Reader, a, b []
 	}
 }
 
+// Goal: keys are in the order of their bytes, whatever they have in common: tables
+// of one key, keys that others begin with, zeros at the end, empty ones.
+func TestOrderIsThatOfTheBytes(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	for range 300 {
+		x := newTx('u', nil)
+		x.begin(nil)
+		alike := make([]byte, rng.IntN(12))
+		for range rng.IntN(60) {
+			key := []byte{"mhw\x00\xff"[rng.IntN(5)]}
+			key = append(key, alike...)
+			for range rng.IntN(12) {
+				key = append(key, byte(rng.IntN(3)))
+			}
+			x.Set(key[:len(key)-rng.IntN(2)*rng.IntN(len(key)+1)], nil)
+		}
+		var got []string
+		for _, at := range x.order.all(x) {
+			got = append(got, string(x.written[at].key))
+		}
+		if len(got) != len(x.written) || !slices.IsSorted(got) {
+			t.Fatalf("%d keys as %q", len(x.written), got)
+		}
+	}
+}
+
+func BenchmarkOrder(b *testing.B) {
+	x := newTx('u', nil)
+	for b.Loop() {
+		x.begin(nil)
+		for i := range 2000 { // people of 100 tubes, as they come in batches from several booths
+			tube := fmt.Appendf(nil, "m\x0e52%012d", 7_000_000+i%40*1000+i/800)
+			x.Set(binary.BigEndian.AppendUint64(tube, uint64(i)*0x9e3779b97f4a7c15), nil)
+		}
+		x.order.all(x)
+	}
+}
+
 // indexed is the other way to build a tx, kept to be measured against.
 type indexed struct{ b *pebble.Batch }
 
