@@ -20,6 +20,10 @@ CI_DRILLS := 8
 # fresh machine compiles each dependency once; only the race detector needs C.
 export CGO_ENABLED := 0
 
+# The compiler is told what a province spends its time with (services/profile).
+# For tests too, so that each dependency is still compiled once.
+export GOFLAGS := $(GOFLAGS) '-pgo=$(CURDIR)/services/province.pgo'
+
 # Packages whose goroutines share state: they also run under the race detector.
 # The rest is plain functions, or whole processes that the detector cannot see
 # into; `make race RACE=./...` runs it over everything.
@@ -109,6 +113,10 @@ bench: ## every micro-benchmark
 .PHONY: bench-compare
 bench-compare: ## micro-benchmarks of BASE=<revision> and of this tree in turn, told apart by benchstat (COUNT, BENCH, PKGS, TIME, LIMIT)
 	@loadtest/bench-compare
+
+.PHONY: profile
+profile: ## take services/province.pgo anew, by which builds are optimised: four minutes of load (SECONDS_EACH, SCAN, BATCH, DISPLAYS)
+	@services/profile
 
 .PHONY: bench-peers
 bench-peers: build ## ours and the peers alternately under one schedule, settings, ratios of medians (ROUNDS, CONFIRM, PROBE, PEERS, WORKERS)
