@@ -66,7 +66,7 @@ const fillChunk = 4096
 // then it is never filled, and each key is looked up.
 func (s *sieve) fill(db *pebble.DB, ranges []span, keyOf func(stored []byte) ([16]byte, bool), stop <-chan struct{}) error {
 	for _, r := range ranges {
-		if done, err := s.fillRange(db, r, keyOf, stop); !done {
+		if done, err := s.fillRange(db, r, keyOf, stop); !done || err != nil {
 			return err
 		}
 	}
