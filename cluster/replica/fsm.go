@@ -109,7 +109,7 @@ func (f *fsm) fillSieves() {
 	go func() {
 		defer close(done)
 		err := errors.Join(
-			keys.fill(gen.db, []span{{[]byte{spaceReceipt}, []byte{spaceReceipt + 1}}}, keyOfReceipt, stop),
+			keys.fill(gen.db, []pebble.KeyRange{receipts}, keyOfReceipt, stop),
 			rows.fill(gen.db, f.tx.ranges(), f.tx.nameOf, stop),
 			gen.release(),
 		)

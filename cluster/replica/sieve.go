@@ -64,7 +64,7 @@ const fillChunk = 4096
 // rotation too long, which costs a look at the store; the other way round one
 // would be forgotten. Of more keys than a sieve can tell apart it notes no more:
 // then it is never filled, and each key is looked up.
-func (s *sieve) fill(db *pebble.DB, ranges []span, keyOf func(stored []byte) ([16]byte, bool), stop <-chan struct{}) error {
+func (s *sieve) fill(db *pebble.DB, ranges []pebble.KeyRange, keyOf func(stored []byte) ([16]byte, bool), stop <-chan struct{}) error {
 	for _, r := range ranges {
 		if done, err := s.fillRange(db, r, keyOf, stop); !done || err != nil {
 			return err
@@ -76,12 +76,9 @@ func (s *sieve) fill(db *pebble.DB, ranges []span, keyOf func(stored []byte) ([1
 	return nil
 }
 
-// span is a range of stored keys, its end excluded.
-type span struct{ start, end []byte }
-
 // fillRange reports whether all of the range has been noted.
-func (s *sieve) fillRange(db *pebble.DB, r span, keyOf func(stored []byte) ([16]byte, bool), stop <-chan struct{}) (done bool, err error) {
-	it, err := db.NewIter(&pebble.IterOptions{LowerBound: r.start, UpperBound: r.end})
+func (s *sieve) fillRange(db *pebble.DB, r pebble.KeyRange, keyOf func(stored []byte) ([16]byte, bool), stop <-chan struct{}) (done bool, err error) {
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: r.Start, UpperBound: r.End})
 	if err != nil {
 		return false, err
 	}

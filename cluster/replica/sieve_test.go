@@ -50,7 +50,7 @@ func TestSieveNeverForgetsALivingKey(t *testing.T) {
 				rotate()
 			case 1: // the process starts again
 				s = new(sieve)
-				if err := s.fill(db, []span{{[]byte{spaceReceipt}, []byte{spaceReceipt + 1}}}, keyOfReceipt, nil); err != nil {
+				if err := s.fill(db, []pebble.KeyRange{receipts}, keyOfReceipt, nil); err != nil {
 					t.Fatal(err)
 				}
 			default:

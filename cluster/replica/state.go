@@ -114,6 +114,9 @@ func appendReceiptKey(dst []byte, generation uint32, key [16]byte) []byte {
 	return append(dst, key[:]...)
 }
 
+// receipts are the stored receipts of every generation.
+var receipts = pebble.KeyRange{Start: []byte{spaceReceipt}, End: []byte{spaceReceipt + 1}}
+
 // keyOfReceipt is the idempotency key of a stored receipt.
 func keyOfReceipt(stored []byte) (key [16]byte, ok bool) {
 	if ok = len(stored) == receiptKeySize; ok {

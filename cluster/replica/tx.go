@@ -68,10 +68,10 @@ func (t *tx) isSought(full []byte) bool {
 }
 
 // ranges are the stored keys of the tables sought.
-func (t *tx) ranges() []span {
-	out := make([]span, len(t.sought))
+func (t *tx) ranges() []pebble.KeyRange {
+	out := make([]pebble.KeyRange, len(t.sought))
 	for i, table := range t.sought {
-		out[i] = span{[]byte{t.space, table}, after(t.space, table)}
+		out[i] = pebble.KeyRange{Start: []byte{t.space, table}, End: after(t.space, table)}
 	}
 	return out
 }
@@ -388,11 +388,12 @@ func (o *order) sortTail(t *tx) {
 		}
 		o.ranks = append(o.ranks, r)
 	}
+	byKey := byKey(t)
 	slices.SortFunc(o.ranks, func(a, b ranked) int {
 		if a.rank != b.rank {
 			return cmp.Compare(a.rank, b.rank)
 		}
-		return bytes.Compare(t.written[a.at].key, t.written[b.at].key)
+		return byKey(a.at, b.at)
 	})
 	for i, r := range o.ranks {
 		o.tail[i] = r.at
