@@ -220,6 +220,8 @@ type meters struct {
 	persons prometheus.Counter
 	hedges  prometheus.Counter
 	stood   prometheus.Counter
+	follows [lost + 1]prometheus.Counter
+	turns   prometheus.Counter
 }
 
 func newMeters(reg prometheus.Registerer) *meters {
@@ -229,17 +231,24 @@ func newMeters(reg prometheus.Registerer) *meters {
 	answers := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "qianma_display_answers_total", Help: "Answers about a person, by where they come from.",
 	}, []string{"source"})
+	follows := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "qianma_display_follows_total", Help: "Questions to the followed middle store about what has changed, by how they ended.",
+	}, []string{"end"})
 	m := &meters{
 		batches: counter("qianma_display_lookups_total", "Calls made for batches of persons."),
 		persons: counter("qianma_display_lookup_persons_total", "Persons asked about in them."),
 		hedges:  counter("qianma_display_lookup_hedges_total", "Times a second store was asked because the first was slow."),
 		stood:   counter("qianma_display_answers_stood_total", "Answers that were kept and stood: no store was asked."),
+		turns:   counter("qianma_display_follow_turns_total", "Times another middle store was followed: what was kept does not stand there."),
 	}
 	for k := range m.answers {
 		m.answers[k] = answers.WithLabelValues(Kind(k).String())
 	}
+	for e := range m.follows {
+		m.follows[e] = follows.WithLabelValues(ending(e).String())
+	}
 	if reg != nil {
-		reg.MustRegister(answers, m.batches, m.persons, m.hedges, m.stood)
+		reg.MustRegister(answers, m.batches, m.persons, m.hedges, m.stood, follows, m.turns)
 	}
 	return m
 }

@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,23 +27,27 @@ type standing struct {
 	peers []string // of which one is followed
 	met   *meters
 
-	kept      *lru.Map[pb.PersonID, record]
-	account   atomic.Pointer[account] // nil: no store was ever followed
-	asked     atomic.Int64            // since the last look
-	strangers atomic.Int64            // answers in a row of stores that are not followed
-	wake      chan struct{}
-	wg        sync.WaitGroup
-	peer      int // the goroutine's own
+	kept       *lru.Map[pb.PersonID, record]
+	account    atomic.Pointer[account] // nil: no store was ever followed
+	asked      atomic.Int64            // since the last look
+	strangers  atomic.Int64            // answers in a row of stores that are not followed
+	wake       chan struct{}
+	wg         sync.WaitGroup
+	peer, late int // the goroutine's own: who is followed, and lets how many in a row pass
 }
 
 const (
 	// stands bounds how long ago the store has said what had changed.
-	stands = 300 * time.Millisecond
-	// pace is between two such questions; one may take twice as long before what
-	// was kept does not stand any more.
+	stands = time.Second
+	// pace is between two such questions, and so what is usual.
 	pace = 100 * time.Millisecond
-	// followLimit is for one of them.
-	followLimit = 200 * time.Millisecond
+	// followLimit is for one of them. It and pace twice are within stands, so that a
+	// store short of a processor costs nobody what was kept: if it did, everybody
+	// would ask that store in the very moment in which it is slow.
+	followLimit = 800 * time.Millisecond
+	// lateAfter is how many in a row the store lets pass before another is followed,
+	// of which nothing is kept yet. One that cannot be reached is left at once.
+	lateAfter = 3
 	// worth is how many must ask within a pace for it to be worth a call, and
 	// restAfter how many paces in a row fewer do before the calls end.
 	worth     = 4
@@ -151,7 +156,7 @@ func (s *standing) follow() {
 		if s.strangers.Load() >= turnAfter {
 			s.turn()
 		}
-		if !s.look() {
+		if !s.heard(s.look()) {
 			s.turn()
 		}
 		s.strangers.Store(0) // those were strangers to the account before
@@ -166,10 +171,39 @@ func (s *standing) follow() {
 	}
 }
 
-func (s *standing) turn() { s.peer = (s.peer + 1) % len(s.peers) }
+// heard counts what became of a question, and is false when another store is to
+// be followed.
+func (s *standing) heard(end ending) bool {
+	s.met.follows[end].Inc()
+	switch end {
+	case said:
+		s.late = 0
+	case late:
+		s.late++
+	case lost:
+		return false
+	}
+	return s.late < lateAfter
+}
 
-// look asks the store that is followed what has changed; false: it did not say.
-func (s *standing) look() bool {
+func (s *standing) turn() {
+	s.peer, s.late = (s.peer+1)%len(s.peers), 0
+	s.met.turns.Inc()
+}
+
+// ending is how a question about what has changed ended.
+type ending int
+
+const (
+	said ending = iota
+	late        // it was not answered in time
+	lost        // it could not be asked, or the answer was none
+)
+
+func (e ending) String() string { return [...]string{"said", "late", "lost"}[e] }
+
+// look asks the store that is followed what has changed since it was last asked.
+func (s *standing) look() ending {
 	ctx, cancel := context.WithTimeout(s.ctx, followLimit)
 	defer cancel()
 	var req pb.ChangesRequest
@@ -179,15 +213,18 @@ func (s *standing) look() bool {
 	}
 	asked := s.clock.Now() // what the store says is no older than this
 	raw, err := s.calls.Call(ctx, s.peers[s.peer], pb.MethodChanges, req.Append(nil))
-	var said pb.ChangesResponse
+	var resp pb.ChangesResponse
 	if err == nil {
-		err = said.Decode(raw)
+		err = resp.Decode(raw)
 	}
-	if err != nil || said.Head.Epoch == 0 {
-		return false
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), ctx.Err() != nil && err != nil:
+		return late
+	case err != nil || resp.Head.Epoch == 0:
+		return lost
 	}
-	s.account.Store(last.next(asked, req, &said))
-	return true
+	s.account.Store(last.next(asked, req, &resp))
+	return said
 }
 
 // next is the account after the store has said what had changed.
