@@ -38,19 +38,21 @@ func (o Origin) String() string {
 
 // ParseOrigin reads what String wrote.
 func ParseOrigin(s string) (Origin, error) {
-	part := strings.Split(s, "/")
-	if len(part) != 4 || !isName(part[0]) || !isName(part[1]) {
+	carrier, rest, _ := strings.Cut(s, "/")
+	subsystem, rest, _ := strings.Cut(rest, "/")
+	number, life, whole := strings.Cut(rest, "/")
+	if !whole || !isName(carrier) || !isName(subsystem) {
 		return Origin{}, fmt.Errorf("origin %q: want carrier/subsystem/shard/incarnation", s)
 	}
-	shard, err := strconv.ParseUint(part[2], 10, 16)
+	shard, err := strconv.ParseUint(number, 10, 16)
 	if err != nil {
 		return Origin{}, fmt.Errorf("origin %q: shard: %w", s, err)
 	}
-	inc, err := strconv.ParseUint(part[3], 16, 64)
+	inc, err := strconv.ParseUint(life, 16, 64) // which may hold no other "/"
 	if err != nil {
 		return Origin{}, fmt.Errorf("origin %q: incarnation: %w", s, err)
 	}
-	return Origin{part[0], part[1], uint16(shard), inc}, nil
+	return Origin{carrier, subsystem, uint16(shard), inc}, nil
 }
 
 // isName reports whether s can stand in an origin: the text form and the
