@@ -44,9 +44,7 @@ func (in *Intake) One(ctx context.Context, o web.Options, row Row) (machine.Rece
 	if row.Problem != nil {
 		return machine.Receipt{}, row.Problem
 	}
-	short, cancel := context.WithTimeout(ctx, in.Wait)
-	defer cancel()
-	receipt, err := in.keyed(short, o, row.Shard, [][]byte{row.Command})
+	receipt, err := in.keyed(ctx, o, row.Shard, [][]byte{row.Command})
 	if err == nil {
 		in.await(ctx, o, &receipt)
 	}
@@ -153,13 +151,18 @@ func together(errs []error) error {
 // keyed commits commands of one shard. A key is kept with the facts when it
 // belongs to the same shard, and claimed in its own shard before when not.
 func (in *Intake) keyed(ctx context.Context, o web.Options, shard int, commands [][]byte) (machine.Receipt, error) {
-	p := machine.Proposal{Commands: commands}
-	if o.HasKey {
-		if shard == machine.ShardOfRequest(o.Key, in.Proposer.Shards()) {
-			p.Key, p.Body = o.Key, o.Body
-		} else if err := in.Proposer.Claim(ctx, o.Key, o.Body); err != nil {
+	p := machine.Proposal{Commands: commands, Wait: in.Wait}
+	switch {
+	case !o.HasKey:
+	case shard == machine.ShardOfRequest(o.Key, in.Proposer.Shards()):
+		p.Key, p.Body = o.Key, o.Body
+	default:
+		short, cancel := context.WithTimeout(ctx, in.Wait)
+		defer cancel()
+		if err := in.Proposer.Claim(short, o.Key, o.Body); err != nil {
 			return machine.Receipt{}, err
 		}
+		ctx = short // both together take no longer
 	}
 	return in.propose(ctx, shard, p)
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +36,9 @@ type door struct {
 	*machinetest.Proposer
 	fails map[int]error
 	short bool
+
+	mu    sync.Mutex
+	waits []time.Duration // how long each proposal and claim may be waited for
 }
 
 func newDoor() (*door, *Intake) {
@@ -43,6 +47,7 @@ func newDoor() (*door, *Intake) {
 }
 
 func (d *door) Propose(ctx context.Context, shard int, p machine.Proposal) (machine.Receipt, error) {
+	d.bound(ctx, p.Wait)
 	if err := d.fails[shard]; err != nil {
 		return machine.Receipt{}, err
 	}
@@ -51,6 +56,42 @@ func (d *door) Propose(ctx context.Context, shard int, p machine.Proposal) (mach
 		r.Rows = r.Rows[:0]
 	}
 	return r, err
+}
+
+func (d *door) Claim(ctx context.Context, key, body [16]byte) error {
+	d.bound(ctx, 0)
+	return d.Proposer.Claim(ctx, key, body)
+}
+
+func (d *door) bound(ctx context.Context, wait time.Duration) {
+	if end, ok := ctx.Deadline(); ok {
+		wait = time.Until(end)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waits = append(d.waits, wait)
+}
+
+// TestEveryWaitHasABound: for a row, one whose key belongs elsewhere, and several.
+func TestEveryWaitHasABound(t *testing.T) {
+	d, in := newDoor()
+	for shard := range shards {
+		if _, err := in.One(t.Context(), keyed(9, byte(shard)), Row{Shard: shard, Command: []byte{byte(shard)}}); err != nil && !problem.Is(err, problem.KeyReused) {
+			t.Fatal(err)
+		}
+	}
+	if _, err := in.One(t.Context(), web.Options{}, Row{Command: []byte("x")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := in.Many(t.Context(), web.Options{}, spread(1)); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range d.waits {
+		if w <= 0 || w > time.Minute {
+			t.Errorf("waits of %v, want each within the minute that is given", d.waits)
+			break
+		}
+	}
 }
 
 func keyed(key, body byte) web.Options {

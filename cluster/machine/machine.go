@@ -13,7 +13,10 @@
 // one carrier, and what two doors let in separately, Fold must still merge.
 package machine
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Reader sees one consistent version of a subsystem's keys. Keys and values
 // handed out are copies or immutable; they may be kept. A Reader made outside
@@ -126,6 +129,9 @@ type Proposal struct {
 	Body [16]byte
 	// Commands are judged in order.
 	Commands [][]byte
+	// Wait bounds how long Propose waits, beside its context; 0: as long as that
+	// lasts. It costs less than a context that is made for one proposal.
+	Wait time.Duration
 }
 
 // Row is what became of one command of a proposal.

@@ -294,7 +294,7 @@ func (g *group) again(calls []*call, why error, notDone bool) {
 		switch {
 		case notDone && time.Since(c.since) > g.r.cfg.Tuning.Leaderless && !c.maybe:
 			c.answer <- verdict{err: errNobody} // who is said to lead does not, for long enough
-		case repeatable && c.tries < maxTries && c.ctx.Err() == nil && !(c.here && notDone):
+		case repeatable && c.tries < maxTries && !c.gone.Load() && !(c.here && notDone):
 			retry = append(retry, c)
 		case !c.maybe:
 			c.answer <- verdict{err: problem.Wrap(why, problem.Unavailable, "nobody could take the write; nothing was written", "send it again").After(millis(200))}
@@ -317,7 +317,7 @@ func (g *group) propose(ctx context.Context, p machine.Proposal) (machine.Receip
 	if err := checkSize(&p); err != nil {
 		return machine.Receipt{}, err
 	}
-	c, err := g.queue.enter(ctx, p, false)
+	c, err := g.queue.enter(p, false)
 	if err != nil {
 		return machine.Receipt{}, err
 	}
@@ -342,7 +342,7 @@ func (g *group) proposeMany(ctx context.Context, ps []machine.Proposal) []verdic
 	calls := make([]*call, len(ps))
 	for i, p := range ps {
 		if out[i].err = checkSize(&p); out[i].err == nil {
-			calls[i], out[i].err = g.queue.enter(ctx, p, true)
+			calls[i], out[i].err = g.queue.enter(p, true)
 		}
 	}
 	for i, c := range calls {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"qianma/cluster/machine"
@@ -14,11 +15,11 @@ import (
 type call struct {
 	proposal machine.Proposal
 	size     int
-	ctx      context.Context
 	here     bool // came from another replica: must not be forwarded again
 	tries    int
 	since    time.Time
 	maybe    bool         // an earlier try was lost: it may have been done
+	gone     atomic.Bool  // nobody waits for the answer any more
 	answer   chan verdict // holds one
 
 	// Guarded by the queue.
@@ -213,31 +214,62 @@ func answerClosing(calls []*call) {
 }
 
 // enter queues a proposal.
-func (q *queue) enter(ctx context.Context, p machine.Proposal, here bool) (*call, error) {
-	c := &call{proposal: p, size: proposalSize(&p), ctx: ctx, here: here, since: time.Now(), answer: make(chan verdict, 1)}
+func (q *queue) enter(p machine.Proposal, here bool) (*call, error) {
+	c := &call{proposal: p, size: proposalSize(&p), here: here, since: time.Now(), answer: make(chan verdict, 1)}
 	return c, q.push(c)
 }
 
-// wait returns the call's verdict, or what is known when ctx ends.
+// wait returns the call's verdict, or what is known when ctx ends or the time that
+// the proposal gives is over.
 func (q *queue) wait(ctx context.Context, c *call) (machine.Receipt, error) {
-	select {
-	case v := <-c.answer:
+	v, err := c.await(ctx)
+	if err == nil {
 		return v.receipt, v.err
-	case <-ctx.Done():
 	}
+	c.gone.Store(true)
 	switch left := q.leave(c); {
 	case left && c.maybe:
-		return machine.Receipt{}, outcomeUnknown(ctx.Err())
-	case left && errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return machine.Receipt{}, outcomeUnknown(err)
+	case left && errors.Is(err, context.DeadlineExceeded):
 		return machine.Receipt{}, errNobody
 	case left:
-		return machine.Receipt{}, problem.Wrap(ctx.Err(), problem.Unavailable, "the caller left; nothing was written", "send it again")
+		return machine.Receipt{}, problem.Wrap(err, problem.Unavailable, "the caller left; nothing was written", "send it again")
 	}
 	select {
 	case v := <-c.answer: // it came in this very moment
 		return v.receipt, v.err
 	default:
-		return machine.Receipt{}, outcomeUnknown(ctx.Err())
+		return machine.Receipt{}, outcomeUnknown(err)
+	}
+}
+
+// timers are for waits that have an end of their own: making a context for each
+// was a fortieth of what a registration costs.
+var timers = sync.Pool{New: func() any {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}}
+
+// await is the wait alone; an error says why it ended without a verdict.
+func (c *call) await(ctx context.Context) (verdict, error) {
+	var over <-chan time.Time
+	if c.proposal.Wait > 0 {
+		t := timers.Get().(*time.Timer)
+		t.Reset(c.proposal.Wait)
+		defer func() {
+			t.Stop() // whatever it was about to send is not received by the next
+			timers.Put(t)
+		}()
+		over = t.C
+	}
+	select {
+	case v := <-c.answer:
+		return v, nil
+	case <-over:
+		return verdict{}, context.DeadlineExceeded
+	case <-ctx.Done():
+		return verdict{}, ctx.Err()
 	}
 }
 
