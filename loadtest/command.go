@@ -90,6 +90,7 @@ type Reach struct {
 	PeerWorkers int           `help:"Operations in flight at a peer at most; 0: the peer's own, PostgreSQL twelve for each processor, etcd and JetStream 256." default:"0"`
 	Shared      bool          `help:"Others write to the province too: the facts it commits say nothing of this run and are not judged."`
 	Spread      bool          `help:"Writes go to every node in turn, not to the one that answers name as the leader."`
+	Quantum     time.Duration `help:"Arrivals this close together are made together: it spares wake-ups, here and at the servers, and counts as response time." default:"1ms"`
 	Gather      time.Duration `help:"Answers this close together are taken up together: it spares wake-ups and counts as response time." default:"500us"`
 	Timeout     time.Duration `help:"For one try of one request." default:"5s"`
 	Patience    time.Duration `help:"From when a request should have been made until its caller gives up, all tries together; 0: 30s, in a surge 5s."`
@@ -267,7 +268,7 @@ func (c *RunCommand) options(system System) (Options, error) {
 	}
 	o := Options{
 		Settings: settings, System: system, Out: c.Out, ReadBack: c.ReadBack, Settle: c.Settle,
-		Drive:      drive.Config{Tries: c.Tries, Patience: c.Patience, Closed: c.share(c.Closed)},
+		Drive:      drive.Config{Tries: c.Tries, Patience: c.Patience, Quantum: c.Quantum, Closed: c.share(c.Closed)},
 		Objectives: c.objectives(c.Profile),
 		Part:       c.Part, Parts: c.Parts, TubeBase: c.TubeBase, Unmetered: c.Unmetered, Shared: c.Shared,
 	}

@@ -125,6 +125,7 @@ func (r *Reach) Validate() error {
 	var f faults
 	f.want(r.Connections >= 0, "connections", r.Connections, notBelow0)
 	f.want(r.PeerWorkers >= 0, "peer-workers", r.PeerWorkers, notBelow0)
+	f.want(r.Quantum > 0, "quantum", r.Quantum, above0)
 	f.want(r.Gather >= 0, "gather", r.Gather, notBelow0)
 	f.want(r.Timeout > 0, "timeout", r.Timeout, above0)
 	f.want(r.Patience >= 0, "patience", r.Patience, notBelow0)

@@ -30,6 +30,7 @@ func TestValuesThatCannotBeMeantAreRefused(t *testing.T) {
 		"scan --closed=-4":                  "--closed is -4: it must be 0 or more",
 		"scan --tries 0":                    "--tries is 0: it must be 1 or more",
 		"scan --tries=-1":                   "--tries is -1: it must be 1 or more",
+		"scan --quantum=0s":                 "--quantum is 0s: it must be above 0",
 		"scan --gather=-1s":                 "--gather is -1s: it must be 0 or more",
 		"scan --timeout=-1s":                "--timeout is -1s: it must be above 0",
 		"scan --settle=-1s":                 "--settle is -1s: it must be above 0",

@@ -59,7 +59,7 @@ func ReadBack(ctx context.Context, t drive.Target, l *ledger.Ledger, how Reading
 	reading, giveUp := context.WithCancel(ctx)
 	defer giveUp()
 	e := newEar(t, r.names, how, giveUp)
-	r.d = drive.New(drive.Config{Tries: 100, Patience: time.Minute, Drain: 24 * time.Hour, KeepRefused: true, Quantum: time.Millisecond}, e)
+	r.d = drive.New(drive.Config{Tries: 100, Patience: time.Minute, Drain: 24 * time.Hour, KeepRefused: true}, e)
 	e.now = r.d.Now
 	r.plan(how.Sample)
 	r.onePass, r.fewest = len(r.todo), len(r.todo)+1

@@ -231,6 +231,7 @@ func (c *RunCommand) again() []string {
 	flag("shared", c.Shared)
 	flag("spread", c.Spread)
 	flag("roam", c.Roam)
+	add("quantum", c.Quantum.String())
 	add("gather", c.Gather.String())
 	add("timeout", c.Timeout.String())
 	add("patience", c.Patience.String())

@@ -32,7 +32,7 @@ type Config struct {
 	Open        int              // units in flight and waiting at most, and 64 operations at least; 0: 100,000
 	Drain       time.Duration    // after the last arrival, for what is still open; 0: 60 s
 	Warm        time.Duration    // what was to start earlier is in no percentile; it counts otherwise
-	Quantum     time.Duration    // arrivals this close together are taken up together; 0: 250 µs
+	Quantum     time.Duration    // arrivals this close together are made together; 0: 1 ms
 	Closed      int              // above 0: no schedule; this many operations are kept in flight
 	Tick        func(second int) // called once a second, may be nil
 }
@@ -46,7 +46,7 @@ func (c Config) withDefaults() Config {
 	def(&c.Patience, 30*time.Second)
 	def(&c.Backoff, 20*time.Millisecond)
 	def(&c.Drain, time.Minute)
-	def(&c.Quantum, 250*time.Microsecond)
+	def(&c.Quantum, time.Millisecond)
 	if c.Tries == 0 {
 		c.Tries = 8
 	}
