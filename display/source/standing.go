@@ -37,13 +37,14 @@ type standing struct {
 }
 
 const (
-	// stands bounds how long ago the store has said what had changed.
+	// stands bounds how long ago the store has said what had changed. Answers may
+	// take 0.45 s each, as of a store short of a processor, before there is a time
+	// between two of them in which nothing stands: in that time everybody asks, and
+	// the store is slower still.
 	stands = time.Second
-	// pace is between two such questions, and so what is usual.
+	// pace is between two such questions.
 	pace = 100 * time.Millisecond
-	// followLimit is for one of them. It and pace twice are within stands, so that a
-	// store short of a processor costs nobody what was kept: if it did, everybody
-	// would ask that store in the very moment in which it is slow.
+	// followLimit is for one of them. An answer that comes later is of little use.
 	followLimit = 800 * time.Millisecond
 	// lateAfter is how many in a row the store lets pass before another is followed,
 	// of which nothing is kept yet. One that cannot be reached is left at once.
@@ -187,8 +188,11 @@ func (s *standing) heard(end ending) bool {
 }
 
 func (s *standing) turn() {
-	s.peer, s.late = (s.peer+1)%len(s.peers), 0
-	s.met.turns.Inc()
+	s.late = 0
+	if len(s.peers) > 1 {
+		s.peer = (s.peer + 1) % len(s.peers)
+		s.met.turns.Inc()
+	}
 }
 
 // ending is how a question about what has changed ended.
