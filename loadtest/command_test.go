@@ -280,7 +280,7 @@ func TestNothingOfAnEarlierRunIsMerged(t *testing.T) {
 func TestSeveralGeneratorsMakeOneSurge(t *testing.T) {
 	t.Parallel()
 	p := fake.New(t, fake.Lies{RefuseEvery: 3})
-	out, _, _ := runCommand(t, "surge", "--data="+p.Dir, "--rate=300", "--duration=5s", "--people=10000", "--quiet", "--generators=2", "--draw=77", "--out="+t.TempDir(), "-o", "json")
+	out, _, _ := runCommand(t, "surge", "--data="+p.Dir, "--rate=300", "--duration=5s", "--people=10000", "--quiet", "--generators=2", "--draw=77", "--quantum=2ms", "--out="+t.TempDir(), "-o", "json")
 	var res report.Result
 	if err := json.Unmarshal([]byte(out), &res); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -297,8 +297,8 @@ func TestSeveralGeneratorsMakeOneSurge(t *testing.T) {
 	if s := res.Surge; s == nil || bindings == 0 || s.BindingRefused != bindings || s.RefusalMS.Count != refusals {
 		t.Errorf("surge %+v; %d bindings were refused, in all there were %d refusals", s, bindings, refusals)
 	}
-	if res.Settings["rate"] != 300. || res.Settings["draw"] != 77. {
-		t.Errorf("the report shows a rate of %v, drawn by %v", res.Settings["rate"], res.Settings["draw"])
+	if res.Settings["rate"] != 300. || res.Settings["draw"] != 77. || res.Settings["quantum_ms"] != 2. {
+		t.Errorf("the report shows a rate of %v, drawn by %v, arrivals made together within %v ms", res.Settings["rate"], res.Settings["draw"], res.Settings["quantum_ms"])
 	}
 }
 

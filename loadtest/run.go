@@ -302,6 +302,7 @@ func (r *run) settings() map[string]any {
 		"rate": s.Rate, "duration_s": r.profile.Main.Plan.Duration().Seconds(), "people": s.People.N, "seed": s.Seed, "draw": s.Draw,
 		"split": s.Split, "poisson": s.Poisson, "booths": s.Booths, "batch": s.Batch, "positive": s.Positive,
 		"zipf": s.Skew, "cold": s.Cold, "roam": s.Roam, "pools": s.Mix, "watches_per_s": s.Watches, "run": r.name, "ledger": r.profile.Ledger != nil, "warm_s": s.Warm.Seconds(),
+		"quantum_ms": float64(r.o.Drive.Quantum) / 1e6, // what a test costs depends on it
 	}
 	for k, v := range r.o.System.Settings {
 		out[k] = v

@@ -59,7 +59,7 @@ func TestAWaitIsNotEndedForAnother(t *testing.T) {
 	for range 2000 {
 		short := entered(t, q, time.Microsecond)
 		go func() { short.answer <- verdict{} }()
-		_, _ = q.wait(t.Context(), short)
+		_, _ = q.wait(t.Context(), short) // its answer or its end, whichever is first
 		long := entered(t, q, time.Hour)
 		long.answer <- verdict{receipt: machine.Receipt{Last: 7}}
 		if r, err := q.wait(t.Context(), long); err != nil || r.Last != 7 {

@@ -27,13 +27,14 @@ type standing struct {
 	peers []string // of which one is followed
 	met   *meters
 
-	kept       *lru.Map[pb.PersonID, record]
-	account    atomic.Pointer[account] // nil: no store was ever followed
-	asked      atomic.Int64            // since the last look
-	strangers  atomic.Int64            // answers in a row of stores that are not followed
-	wake       chan struct{}
-	wg         sync.WaitGroup
-	peer, late int // the goroutine's own: who is followed, and lets how many in a row pass
+	kept      *lru.Map[pb.PersonID, record]
+	account   atomic.Pointer[account] // nil: no store was ever followed
+	asked     atomic.Int64            // since the last look
+	strangers atomic.Int64            // answers in a row of stores that are not followed
+	wake      chan struct{}
+	wg        sync.WaitGroup
+	peer      int // the goroutine's own
+	late      int // and its own: questions in a row that the peer let pass
 }
 
 const (
