@@ -83,7 +83,7 @@ const leaderless = 1500 * time.Millisecond
 // lease is how long a process leads without a word from a majority; 0 leaves it
 // to replica, which takes half of what followers wait before one of them stands.
 // All of that is no less safe, and on a machine with more to do than it can it
-// spares elections in which writes are refused (loadtest/BASELINE.md, the
+// spares elections in which writes are refused (loadtest/HISTORY.md, the
 // surge). Displays keep to the half: whoever leads counts as in touch, and what
 // they show says how old it may be (replica.Heard).
 func lease(subsystem string) time.Duration {
