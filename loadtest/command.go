@@ -74,7 +74,7 @@ type Shape struct {
 	Zipf     float64       `help:"Exponent of who refreshes." default:"1.1"`
 	Cold     float64       `help:"Share of displays drawn from everybody alike." default:"0.1"`
 	Roam     bool          `help:"Each refresh of a phone goes to any node of any carrier; else a phone stays with one while that is up."`
-	Watch    float64       `help:"Tests a second whose visibility is timed; -1: none, and the verdict says so; 0: 20, or fewer in more than half a minute, 600 in all." default:"0"`
+	Watch    float64       `help:"Tests a second whose visibility is timed; --watch=-1: none, and the verdict says so; 0: 20, or fewer in more than half a minute, 600 in all." default:"0"`
 	Wave     time.Duration `help:"Midnight: everybody refreshes once within this." default:"10s"`
 	Closed   int           `help:"Keep this many requests in flight in place of a schedule. Its latencies say nothing of an open system and are not judged."`
 }
@@ -95,7 +95,7 @@ type Reach struct {
 	Timeout     time.Duration `help:"For one try of one request." default:"5s"`
 	Patience    time.Duration `help:"From when a request should have been made until its caller gives up, all tries together; 0: 30s, in a surge 5s."`
 	Tries       int           `help:"Of one request at most; writes are tried again with the same key." default:"8"`
-	ReadBack    int           `help:"People to look for afterwards; 0: all, -1: nobody, and the verdict says so." default:"0"`
+	ReadBack    int           `help:"People to look for afterwards; 0: all, --read-back=-1: nobody, and the verdict says so." default:"0"`
 	Settle      time.Duration `help:"Keep looking for what is missing until nothing new appears for this long." default:"15s"`
 }
 
@@ -134,6 +134,9 @@ func (c *RunCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 	if c.Out == "" {
 		c.Out = filepath.Join(c.Data, "load", c.Profile+"-"+time.Now().UTC().Format("20060102-150405.000"))
 	}
+	if err := c.untaken(); err != nil {
+		return err
+	}
 	system, stop, err := c.open(&c.Shape)
 	if err != nil {
 		return err
@@ -144,9 +147,6 @@ func (c *RunCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 	}
 	o, err := c.options(system)
 	if err != nil {
-		return err
-	}
-	if err := emptied(c.Out); err != nil {
 		return err
 	}
 	view := newLive(k.Stderr, c.Quiet)
@@ -164,6 +164,17 @@ func (c *RunCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 		return err
 	}
 	return cmp.Or(c.print(k, res, err), c.unread(res))
+}
+
+// untaken refuses a directory that holds a run: its ledger is the only proof of
+// what was acknowledged in it. A generator's was emptied by who started it.
+func (c *RunCommand) untaken() error {
+	for _, name := range kept {
+		if _, err := os.Lstat(filepath.Join(c.Out, name)); err == nil && !c.Unmetered {
+			return misuse{fmt.Errorf("--out is %s: it holds a run already (%s); name another directory, or remove that one", c.Out, name)}
+		}
+	}
+	return nil
 }
 
 // unread is that a ledger should have been read back and could not be: what the
@@ -230,6 +241,18 @@ func (s *Shape) settings() (profiles.Settings, error) {
 	return out, nil
 }
 
+// asks are the subsystems without which a profile has nobody to load. A ledger that
+// is read back, which has no profile, is read from displays.
+func asks(profile string) []string {
+	switch profile {
+	case "scan", "batch", "preload":
+		return []string{"nucleic"}
+	case "day", "surge":
+		return []string{"nucleic", "display"}
+	}
+	return []string{"display"}
+}
+
 // open connects to the province, or starts the peer.
 func (r *Reach) open(s *Shape) (System, func(), error) {
 	if r.Target != "qianma" {
@@ -239,7 +262,7 @@ func (r *Reach) open(s *Shape) (System, func(), error) {
 	if err != nil {
 		return System{}, nil, err
 	}
-	if err := reachable(e, s.Carriers); err != nil {
+	if err := reachable(e, s.Carriers, asks(s.Profile)); err != nil {
 		return System{}, nil, err
 	}
 	picked, err := e.Pick(s.Carriers)

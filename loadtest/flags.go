@@ -51,13 +51,19 @@ const (
 	notBelow0  = "0 or more"
 	above0     = "above 0"
 	shareLimit = 1e6 // of a carrier's split
+	// mostRate is far beyond what generators on one machine can make, some 60,000
+	// a second each. One that falls behind by more looks at nothing else for minutes.
+	mostRate = 1e6
+	// mostTogether bounds what is made or taken up together: what a run says of
+	// times is wrong by so much at most.
+	mostTogether = 20 * time.Millisecond
 )
 
 // Validate is called by kong.
 func (s *Shape) Validate() error {
 	var f faults
-	f.want(notBelow(s.Rate, 0), "rate", s.Rate, "above 0, or 0 for the profile's own")
-	f.want(notBelow(s.Displays, 0), "displays", s.Displays, notBelow0)
+	f.want(within(s.Rate, 0, mostRate), "rate", s.Rate, fmt.Sprintf("above 0 and %.0f at most, or 0 for the profile's own", mostRate))
+	f.want(within(s.Displays, 0, mostRate), "displays", s.Displays, fmt.Sprintf("from 0 to %.0f", mostRate))
 	f.want(s.Duration > 0, "duration", s.Duration, above0)
 	f.want(s.Warm >= 0, "warm", s.Warm, notBelow0)
 	f.want(s.Booths >= 0, "booths", s.Booths, "1 or more, or 0 for as many as the rate asks for")
@@ -77,8 +83,10 @@ func (s *Shape) Validate() error {
 // texts are the flags that have a grammar of their own.
 func (s *Shape) texts(f *faults) {
 	if s.Plan != "" {
-		if _, err := schedule.Parse(s.Plan); err != nil {
+		if plan, err := schedule.Parse(s.Plan); err != nil {
 			f.add("--plan is %s: %v", s.Plan, err)
+		} else if plan.Peak() > mostRate {
+			f.add("--plan is %s: it must ask for %.0f a second at most", s.Plan, mostRate)
 		}
 		if s.Profile == "surge" || s.Profile == "midnight" {
 			f.add("--plan is %s: %s has its own shape, say --rate and --duration", s.Plan, s.Profile)
@@ -125,8 +133,8 @@ func (r *Reach) Validate() error {
 	var f faults
 	f.want(r.Connections >= 0, "connections", r.Connections, notBelow0)
 	f.want(r.PeerWorkers >= 0, "peer-workers", r.PeerWorkers, notBelow0)
-	f.want(r.Quantum > 0, "quantum", r.Quantum, above0)
-	f.want(r.Gather >= 0, "gather", r.Gather, notBelow0)
+	f.want(r.Quantum > 0 && r.Quantum <= mostTogether, "quantum", r.Quantum, fmt.Sprintf("above 0 and %v at most", mostTogether))
+	f.want(r.Gather >= 0 && r.Gather <= mostTogether, "gather", r.Gather, fmt.Sprintf("from 0 to %v", mostTogether))
 	f.want(r.Timeout > 0, "timeout", r.Timeout, above0)
 	f.want(r.Patience >= 0, "patience", r.Patience, notBelow0)
 	f.want(r.Tries >= 1, "tries", r.Tries, "1 or more")

@@ -39,6 +39,9 @@ func TestAnInterruptedRunTookUntilItWasInterrupted(t *testing.T) {
 	if strings.Contains(res.Why(), "visible") || !slices.Contains(res.NotMeasured, "visible at the other carrier p99 ms (the run was interrupted)") {
 		t.Errorf("%s; not measured %q", res.Why(), res.NotMeasured)
 	}
+	if where := "the run was interrupted and its ledger not read back: qianma load check " + o.Out + " reads it back later"; !slices.Contains(res.Notes, where) {
+		t.Errorf("nobody says what becomes of the ledger: %q", res.Notes)
+	}
 }
 
 // Goal: what had its time is late in an interrupted run too. Method: every test is

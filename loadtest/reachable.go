@@ -3,10 +3,8 @@ package loadtest
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/url"
-	"slices"
 	"time"
 
 	"qianma/loadtest/internal/crash"
@@ -17,30 +15,28 @@ import (
 // slower: the kernel answers for it.
 const knockMost = 3 * time.Second
 
-// reachable says of each carrier that is to be loaded whether anybody is there. A
-// run against nobody would be a row of timeouts, with figures that are the
-// generator's patience.
-func reachable(e *province.Endpoints, carriers []string) error {
+// reachable says of each carrier that is to be loaded whether anybody is there, in
+// each of the subsystems that the load is for. A run against nobody would be a row
+// of timeouts, with figures that are the generator's patience.
+func reachable(e *province.Endpoints, carriers, subsystems []string) error {
 	picked, err := e.Pick(carriers)
 	if err != nil {
 		return err
 	}
 	var absent []error
 	for _, c := range picked {
-		if why := knock(e.Carriers[c]); why != nil {
-			absent = append(absent, fmt.Errorf("no endpoint of carrier %s answers (%w); is the province up? `qianma up`", c, why))
+		for _, s := range subsystems {
+			if why := knock(e.Carriers[c][s]); why != nil {
+				absent = append(absent, fmt.Errorf("no %s endpoint of carrier %s answers (%w); is the province up? `qianma status`, `qianma up`", s, c, why))
+			}
 		}
 	}
 	return errors.Join(absent...)
 }
 
-// knock is nil as soon as one of a carrier's endpoints lets us in, else why one of
-// them did not.
-func knock(subsystems map[string][]string) (why error) {
-	var bases []string
-	for _, s := range slices.Sorted(maps.Keys(subsystems)) {
-		bases = append(bases, subsystems[s]...)
-	}
+// knock is nil as soon as one of the endpoints lets us in, else why one of them did
+// not.
+func knock(bases []string) (why error) {
 	heard := make(chan error, len(bases)) // has room for those whom nobody waits for any more
 	for _, base := range bases {
 		go func() {

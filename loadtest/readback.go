@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"qianma/loadtest/drive"
@@ -26,8 +27,9 @@ type readback struct {
 	step    int  // of the people every step-th is asked about, and of the tubes
 	tubes   int  // that are asked about
 	noTubes bool // the target cannot say what is in a tube
-	onePass int  // questions of the first pass, for the progress
 	asked   int
+	say     func(string)  // of a reading that lasts; nil: nobody
+	told    time.Duration // when it was said last
 	notes   []string
 }
 
@@ -55,14 +57,14 @@ const settleUsual = 15 * time.Second
 // with a *Silent: nothing is known of any test then, and a question takes its
 // whole patience each.
 func ReadBack(ctx context.Context, t drive.Target, l *ledger.Ledger, how Reading) (ledger.Report, []string, error) {
-	r := &readback{audit: l.Audit(), names: l.Head.Carriers, settle: cmp.Or(how.Settle, settleUsual), width: 128}
+	r := &readback{audit: l.Audit(), names: l.Head.Carriers, settle: cmp.Or(how.Settle, settleUsual), width: 128, say: how.Say}
 	reading, giveUp := context.WithCancel(ctx)
 	defer giveUp()
 	e := newEar(t, r.names, how, giveUp)
 	r.d = drive.New(drive.Config{Tries: 100, Patience: time.Minute, Drain: 24 * time.Hour, KeepRefused: true}, e)
 	e.now = r.d.Now
 	r.plan(how.Sample)
-	r.onePass, r.fewest = len(r.todo), len(r.todo)+1
+	r.fewest = len(r.todo) + 1
 	if err := r.d.Run(reading, time.Now(), r.fill); err != nil {
 		return ledger.Report{}, nil, err
 	}
@@ -70,7 +72,7 @@ func ReadBack(ctx context.Context, t drive.Target, l *ledger.Ledger, how Reading
 		return ledger.Report{}, nil, e.silent
 	}
 	if err := ctx.Err(); err != nil {
-		return ledger.Report{}, nil, errors.New("reading back was interrupted; the ledger is kept: qianma load check reads it back again")
+		return ledger.Report{}, nil, errors.New("reading back was interrupted")
 	}
 	report := r.audit.Close(r.step, !r.noTubes)
 	report.Tubes = int64(r.tubes)
@@ -201,5 +203,17 @@ func (r *readback) answered(q question, op *drive.Op) {
 	if !pleased {
 		r.missed = append(r.missed, q)
 	}
+	r.progress(r.d.Now())
 	r.next()
+}
+
+// sayEvery is between two words of a reading that lasts.
+const sayEvery = 10 * time.Second
+
+// progress says now and then how far the reading is: everybody's takes minutes.
+func (r *readback) progress(now time.Duration) {
+	if r.say != nil && now-r.told >= sayEvery {
+		r.told = now
+		r.say(fmt.Sprintf("asked %d of %d questions, %d of them to be asked again", r.asked, len(r.todo), len(r.missed)))
+	}
 }

@@ -313,7 +313,11 @@ func (r *run) settings() map[string]any {
 // check reads back the ledger.
 func (r *run) check(ctx context.Context, res *report.Result) error {
 	l := r.profile.Ledger
-	if l == nil || r.o.ReadBack < 0 || r.halted {
+	if l == nil || r.o.ReadBack < 0 {
+		return nil
+	}
+	if r.halted {
+		noteCut(res, r.o.Out)
 		return nil
 	}
 	if r.o.Rest != nil {
@@ -331,17 +335,25 @@ func noteUnread(err error, res *report.Result, out string) error {
 	if err == nil {
 		return nil
 	}
-	note := "the ledger was not read back: " + err.Error()
-	var silent *Silent
-	if !errors.As(err, &silent) {
-		res.Notes = append(res.Notes, note)
-		return err
-	}
 	if out != "" {
-		note += "; qianma load check " + out + " reads it back later"
+		err = fmt.Errorf("%w; %s", err, later(out))
 	}
-	res.Notes = append(res.Notes, note)
-	return nil
+	res.Notes = append(res.Notes, "the ledger was not read back: "+err.Error())
+	var silent *Silent
+	if errors.As(err, &silent) {
+		return nil
+	}
+	return err
+}
+
+// later says how a ledger that was kept is read back.
+func later(out string) string { return "qianma load check " + out + " reads it back later" }
+
+// noteCut takes down where the ledger of an interrupted run is.
+func noteCut(res *report.Result, out string) {
+	if out != "" {
+		res.Notes = append(res.Notes, "the run was interrupted and its ledger not read back: "+later(out))
+	}
 }
 
 // Check reads a ledger back and writes what it found into the result.

@@ -162,7 +162,7 @@ func TestReadingBackCanBeInterrupted(t *testing.T) {
 		return target, err
 	}
 	res, l, err := Run(ctx, o)
-	if err == nil || !strings.Contains(err.Error(), "qianma load check reads it back again") {
+	if err == nil || !strings.Contains(err.Error(), "qianma load check "+o.Out+" reads it back later") {
 		t.Errorf("it ended with %v", err)
 	}
 	if begun > l.Len()/2 {
@@ -207,4 +207,18 @@ func TestTheLedgerIsKeptWhenTheSystemCanNoLongerBeMetered(t *testing.T) {
 	if _, err := report.Load(o.Out); err != nil {
 		t.Error(err)
 	}
+}
+
+// Goal: a reading back that takes minutes says how far it is, and does not chatter.
+func TestAReadingThatLastsSaysHowFarItIs(t *testing.T) {
+	t.Parallel()
+	var said []string
+	r := readback{say: func(s string) { said = append(said, s) }, todo: make([]question, 1000), asked: 300, missed: make([]question, 2)}
+	for _, at := range []time.Duration{0, sayEvery - 1, sayEvery, sayEvery + 1, 2*sayEvery - 1, 2 * sayEvery} {
+		r.progress(at)
+	}
+	if want := "asked 300 of 1000 questions, 2 of them to be asked again"; len(said) != 2 || said[0] != want {
+		t.Errorf("it said %q", said)
+	}
+	(&readback{}).progress(time.Hour) // to nobody
 }

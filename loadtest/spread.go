@@ -47,11 +47,14 @@ func (c *RunCommand) share(n int) int {
 	return max(1, (n+int(c.Parts-c.Part)-1)/int(c.Parts))
 }
 
+// kept are the files that a run leaves in its directory.
+var kept = []string{"result.json", "report.html", "ledger"}
+
 // emptied removes an earlier run's files from a directory, so that nothing of
 // it is taken for this run's.
 func emptied(dir string) error {
 	var errs []error
-	for _, name := range []string{"result.json", "report.html", "ledger"} {
+	for _, name := range kept {
 		if err := os.Remove(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
@@ -106,7 +109,9 @@ func (c *RunCommand) spread(ctx context.Context, o Options) (*report.Result, err
 		ours.read(context.WithoutCancel(ctx), res.Facts)
 	}
 	var unread error
-	if l != nil && c.ReadBack >= 0 && !halted {
+	if l != nil && halted {
+		noteCut(res, c.Out)
+	} else if l != nil && c.ReadBack >= 0 {
 		how := Reading{Sample: c.ReadBack, Settle: c.Settle, Say: o.Say}
 		unread = noteUnread(Check(ctx, o.System, l, how, res), res, c.Out)
 	}

@@ -173,7 +173,7 @@ func Load(path string) (*Ledger, error) {
 	defer f.Close()
 	l, err := read(bufio.NewReaderSize(f, 1<<20))
 	if err != nil {
-		return nil, fmt.Errorf("ledger %s: %w", path, err)
+		return nil, fmt.Errorf("%s is no ledger of a load run, or it is damaged (%w): name a run's directory, or its file `ledger`; of a damaged one nothing can be read back", path, err)
 	}
 	return l, nil
 }
