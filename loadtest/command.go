@@ -22,9 +22,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -131,6 +133,7 @@ type RunCommand struct {
 // Run makes the run.
 func (c *RunCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 	defer ending(k.Stderr, &err)
+	defer unheard()()
 	if c.Out == "" {
 		c.Out = filepath.Join(c.Data, "load", c.Profile+"-"+time.Now().UTC().Format("20060102-150405.000"))
 	}
@@ -164,6 +167,15 @@ func (c *RunCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 		return err
 	}
 	return cmp.Or(c.print(k, res, err), c.unread(res))
+}
+
+// unheard lets a command outlive whoever reads what it prints, as in
+// `qianma load scan | head`: the ledger and the report are made for later. Until the
+// function it returns is called, writing to nobody is an error and not the end.
+func unheard() func() {
+	gone := make(chan os.Signal, 1)
+	signal.Notify(gone, syscall.SIGPIPE)
+	return func() { signal.Stop(gone) }
 }
 
 // untaken refuses a directory that holds a run: its ledger is the only proof of

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"reflect"
@@ -405,5 +406,29 @@ func TestHelpNamesTheExitCodes(t *testing.T) {
 		if text := strings.Join(strings.Fields(out.String()), " "); !strings.Contains(text, "64 the command line cannot be read; 70 the run could not be made") {
 			t.Errorf("%v:\n%s", args, out.String())
 		}
+	}
+}
+
+// Goal: a run whose output nobody reads any more ends as any other, with its report
+// and its ledger read back. Method: a process whose terminal is a pipe to nobody.
+func TestARunOutlivesItsReader(t *testing.T) {
+	t.Parallel()
+	p := fake.New(t, fake.Lies{})
+	dir := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody, pipe, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody.Close()
+	defer pipe.Close()
+	cmd := exec.CommandContext(t.Context(), self, "load", "scan", "--data="+p.Dir, "--rate=100", "--duration=1s", "--people=1000", "--out="+dir)
+	cmd.Stdout, cmd.Stderr = pipe, pipe
+	_ = cmd.Run() // how it ended is in what it left
+	if res, err := report.Load(dir); err != nil || res.Ledger == nil || res.Acked == 0 {
+		t.Errorf("%v: %+v, %v", cmd.ProcessState, res, err)
 	}
 }

@@ -34,6 +34,7 @@ type FindMaxCommand struct {
 // Run searches.
 func (c *FindMaxCommand) Run(ctx context.Context, k *kong.Context) (err error) {
 	defer ending(k.Stderr, &err)
+	defer unheard()()
 	if c.Out == "" {
 		c.Out = filepath.Join(c.Data, "load", "max-"+c.Profile+"-"+time.Now().UTC().Format("20060102-150405.000"))
 	}
