@@ -53,9 +53,10 @@ type group struct {
 
 	mu       sync.Mutex
 	inst     *instance
-	mine     map[uint64]struct{} // nonces of entries somebody here waits for
-	peers    map[fact.Origin]fact.Mark
-	peersV   uint64 // version of peers
+	mine     map[uint64]struct{}       // nonces of entries somebody here waits for
+	peers    map[fact.Origin]fact.Mark // what the other carrier has said
+	agreed   map[fact.Origin]fact.Mark // the newest of it that is ours too; see peerSeq
+	peersV   uint64                    // version of peers
 	installs installs
 	rotating time.Time // when this process last saw keys rotate
 	seenKeys uint32    // the generation of keys it saw last; 0: none
@@ -87,7 +88,7 @@ func (r *Replica) openGroup(shard int) (*group, error) {
 		log:   r.cfg.Logger.With("subsystem", r.cfg.Subsystem, "shard", shard),
 		queue: newQueue(r.cfg.Tuning.QueueCalls, r.cfg.Tuning.QueueBytes),
 		slots: make(chan struct{}, r.cfg.Tuning.Inflight),
-		mine:  map[uint64]struct{}{}, peers: map[fact.Origin]fact.Mark{},
+		mine:  map[uint64]struct{}{}, peers: map[fact.Origin]fact.Mark{}, agreed: map[fact.Origin]fact.Mark{},
 		restart: make(chan string, 1), rotating: time.Now(),
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())

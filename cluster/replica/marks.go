@@ -161,21 +161,30 @@ func (g *group) listened() {
 // forgot reports whether somebody else's mark of our living origin is ahead of
 // ours, or contradicts it.
 func (g *group) forgot(own fact.Origin, there fact.Mark) bool {
-	here := g.marks()[own]
-	if there.Seq == 0 || there == here {
+	if there.Seq == 0 {
 		return false
 	}
-	if there.Seq >= here.Seq {
-		return true
+	same, known := g.remembers(own, there)
+	return known && !same // what is not known now will be told again
+}
+
+// remembers reports whether somebody else's mark of an origin is one that our own
+// history of it has gone through; known is false where that cannot be read now.
+func (g *group) remembers(o fact.Origin, there fact.Mark) (same, known bool) {
+	here := g.marks()[o]
+	if there == here || there.Seq >= here.Seq {
+		return there == here, true
 	}
-	if m, ok := g.fsm.trail.at(there.Seq); ok {
-		return m != there
+	if own, _ := g.own(); o == own {
+		if m, ok := g.fsm.trail.at(there.Seq); ok {
+			return m == there, true
+		}
 	}
-	next, err := g.blocks(own, there.Seq, 1)
+	next, err := g.blocks(o, there.Seq, 1)
 	if err != nil || len(next) == 0 {
-		return false // cannot tell now; the mark will be told again
+		return false, false
 	}
-	return next[0].First != there.Seq+1 || next[0].Prev != there.Digest
+	return next[0].First == there.Seq+1 && next[0].Prev == there.Digest, true
 }
 
 // reincarnate ends the life of an origin, if this replica leads. A mark that
@@ -199,11 +208,36 @@ func (g *group) reincarnate(from fact.Origin) {
 	}
 }
 
-// peerSeq is how far the other carrier has committed an origin.
+// peerSeq is how far the other carrier has committed what we hold of an origin. Of
+// one that was given other facts there (this store was restored from a backup) no
+// larger number means ours: only a mark that our history has gone through counts.
 func (g *group) peerSeq(o fact.Origin) uint64 {
 	g.mu.Lock()
+	told, agreed := g.peers[o], g.agreed[o]
+	g.mu.Unlock()
+	if told == agreed {
+		return agreed.Seq
+	}
+	if same, _ := g.remembers(o, told); !same {
+		return agreed.Seq
+	}
+	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.peers[o].Seq
+	if told.Seq > g.agreed[o].Seq {
+		g.agreed[o] = told
+	}
+	return told.Seq
+}
+
+// mirrored reports whether the other carrier has all that we hold of our own
+// carrier's origins, those also that have ended.
+func (g *group) mirrored(held map[fact.Origin]fact.Mark) bool {
+	for o, m := range held {
+		if o.Carrier == g.r.cfg.Carrier && g.peerSeq(o) < m.Seq {
+			return false
+		}
+	}
+	return true
 }
 
 // level is what is known of a fresh receipt, without waiting.
@@ -231,17 +265,17 @@ func (g *group) await(ctx context.Context, r machine.Receipt, want machine.Level
 	if r.Level >= want || want <= machine.Committed {
 		return max(r.Level, machine.Committed)
 	}
-	target := r.Last
-	if target == 0 {
+	there := func() bool { return g.peerSeq(o) >= r.Last }
+	if r.Last == 0 {
 		if g.catchUp(ctx) != nil {
 			return machine.Committed
 		}
-		own, _ := g.own()
-		target, o = g.marks()[own].Seq, own
+		held := g.marks()
+		there = func() bool { return g.mirrored(held) }
 	}
 	for {
 		change := g.bell.wait()
-		if g.peerSeq(o) >= target {
+		if there() {
 			return machine.Replicated
 		}
 		if ctx.Err() != nil || g.ctx.Err() != nil {

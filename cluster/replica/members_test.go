@@ -215,12 +215,83 @@ func TestRestoredFromBackup(t *testing.T) {
 	if got := w.leader().Marks(0)[old]; got != mark {
 		t.Fatalf("old origin at %v, want %v", got, mark)
 	}
-	// A mark that is not ahead changes nothing.
+	// A mark that is not ahead changes nothing. With it all that is held here is there,
+	// what came back under the old origin too.
 	own, _ := w.leader().Own(0)
-	w.leader().PeerMark(0, map[fact.Origin]fact.Mark{own: w.leader().Marks(0)[own]})
+	w.leader().PeerMark(0, map[fact.Origin]fact.Mark{own: w.leader().Marks(0)[own], old: mark})
+	repeat := w.leader().put(t, toyCommand(77, "z"))
+	repeat.Level, repeat.Last = machine.Committed, 0
+	if got := w.leader().Await(t.Context(), repeat, machine.Replicated); got != machine.Replicated {
+		t.Errorf("all is over there, and a repeat is %v", got)
+	}
 	w.leader().put(t, toyCommand(78, "z"))
 	if now, _ := w.leader().Own(0); now != own {
 		t.Fatal("an origin ended without need")
+	}
+}
+
+// Goal: nothing is called replicated of which the other carrier has other facts.
+// Method: a carrier restored from a backup writes before the other one's word comes,
+// to an address that was taken; then the word comes. Neither that receipt nor a
+// repeat of it, which names no address, is over there, while what both have is.
+func TestOtherFactsAtAnAddressAreNotReplicated(t *testing.T) {
+	t.Parallel()
+	w := three(t, nil)
+	for i := range 10 {
+		w.leader().put(t, toyCommand(uint64(i), "x"))
+	}
+	w.equal()
+	backup := map[string]vfs.FS{}
+	for n, fs := range w.disks {
+		backup[n] = fs.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
+	}
+	old, _ := w.leader().Own(0)
+	both := w.leader().Marks(0)[old]
+	for i := range 5 {
+		w.leader().put(t, toyCommand(uint64(i), "y"))
+	}
+	there := w.leader().Marks(0)[old]
+	w.stop()
+	w.disks = backup
+	w.startAll()
+	lead := w.leader()
+	receipt := lead.put(t, toyCommand(100, "only here"))
+	if receipt.Origin != old.String() || receipt.Last <= both.Seq || receipt.Last > there.Seq {
+		t.Fatalf("%+v is not at an address that was taken", receipt)
+	}
+	lead.PeerMark(0, map[fact.Origin]fact.Mark{old: both})
+	g := lead.group0()
+	level := func(last uint64) machine.Level {
+		return g.level(&machine.Receipt{Origin: old.String(), First: last, Last: last})
+	}
+	if got := level(both.Seq); got != machine.Replicated {
+		t.Errorf("what both have is %v", got)
+	}
+	until(t, "a new incarnation", func() bool {
+		lead.PeerMark(0, map[fact.Origin]fact.Mark{old: there})
+		now, _ := lead.Own(0)
+		return now != old
+	})
+	if got := level(receipt.Last); got == machine.Replicated {
+		t.Errorf("%+v is %v: the other carrier has other facts there", receipt, got)
+	}
+	if got := level(both.Seq); got != machine.Replicated {
+		t.Errorf("what both have is %v once more was said", got)
+	}
+	if g.mirrored(g.marks()) {
+		t.Error("all that is held is over there, it says, and some of it never will be")
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got := lead.Await(ended, receipt, machine.Replicated); got == machine.Replicated {
+		t.Errorf("awaited, %+v is %v", receipt, got)
+	}
+	repeat := receipt
+	repeat.Last = 0
+	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if got := lead.Await(short, repeat, machine.Replicated); got == machine.Replicated {
+		t.Errorf("a repeat of it is %v", got)
 	}
 }
 
