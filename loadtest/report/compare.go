@@ -1,14 +1,12 @@
 package report
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
 
 	"qianma/loadtest/drive"
-	"qianma/loadtest/hist"
 )
 
 // Comparison is two results, or two groups of results, side by side.
@@ -28,54 +26,98 @@ type Row struct {
 	A     float64 `json:"a"` // -1: not measured, here and in B
 	B     float64 `json:"b"`
 	Ratio float64 `json:"ratio"` // B over A; -1: there is none
+	// Note says what must differ between the two whatever the system did, because
+	// the runs were not alike.
+	Note string `json:"note,omitempty"`
 	// P is how likely a difference like this is by chance alone: of the runs
 	// when there are several on each side, else of the seconds of the two
 	// runs. -1: not enough of either to tell.
 	P float64 `json:"p"`
 }
 
-var figures = []struct {
+// figure is a row in the making.
+type figure struct {
 	what    string
 	of      func(*Result) float64
-	seconds func(drive.Second) float64
-}{
-	{"offered per s", func(r *Result) float64 { return r.OfferedPerS }, nil},
-	{"achieved per s", func(r *Result) float64 { return r.AchievedPerS }, func(s drive.Second) float64 { return s.Done }},
-	{"response p50 ms", func(r *Result) float64 { return of(r.ResponseMS, r.ResponseMS.P50) }, func(s drive.Second) float64 { return s.P50 }},
-	{"response p99 ms", func(r *Result) float64 { return of(r.ResponseMS, r.ResponseMS.P99) }, func(s drive.Second) float64 { return s.P99 }},
-	{"response p99.9 ms", func(r *Result) float64 { return of(r.ResponseMS, r.ResponseMS.P999) }, nil},
-	{"response max ms", func(r *Result) float64 { return of(r.ResponseMS, r.ResponseMS.Max) }, nil},
-	{"visible p50 ms", func(r *Result) float64 { return of(r.VisibleMS, r.VisibleMS.P50) }, nil},
-	{"visible p99 ms", func(r *Result) float64 { return of(r.VisibleMS, r.VisibleMS.P99) }, nil},
-	{"CPU µs per op", func(r *Result) float64 { return r.CPUPerOp }, nil},
-	{"bytes written per op", func(r *Result) float64 { return r.DiskPerOp }, nil},
-	{"failed, unknown, dropped", func(r *Result) float64 { return float64(r.Failed + r.Unknown + r.Dropped) }, nil},
-	{"lost, wrong, repeated", ledgered, nil},
+	seconds func(*Result) []float64 // nil: has none for each second
+	moves   []string                // settings that move it whatever the system does
+}
+
+// costMoves change how often a process is woken for one operation.
+var costMoves = []string{"rate", "plan", "displays_per_s", "quantum_ms", "gather_ms"}
+
+// diskMoves change how much of what was written is compacted, and how often,
+// before a run is over.
+var diskMoves = []string{"rate", "plan", "duration_s"}
+
+// figures are the rows of two groups. Percentiles are of one kind of operation
+// each: the headline is of the slowest, and that may be another in each run.
+func figures(a, b []*Result) []figure {
+	out := []figure{
+		{what: "offered per s", of: func(r *Result) float64 { return r.OfferedPerS }},
+		{what: "achieved per s", of: func(r *Result) float64 { return r.AchievedPerS },
+			seconds: func(r *Result) []float64 {
+				return perSecond(r.Main(), func(s drive.Second) float64 { return s.Done })
+			}},
+	}
+	for _, k := range bothHave(a, b) {
+		out = append(out, k.figures()...)
+	}
+	return append(out,
+		figure{what: "visible p50 ms", of: func(r *Result) float64 { return p50.of(r.VisibleMS) }},
+		figure{what: "visible p99 ms", of: func(r *Result) float64 { return p99.of(r.VisibleMS) }},
+		figure{what: "CPU µs per op", of: func(r *Result) float64 { return r.CPUPerOp }, moves: costMoves},
+		figure{what: "bytes written per op", of: func(r *Result) float64 { return r.DiskPerOp }, moves: diskMoves},
+		figure{what: "failed, unknown, dropped", of: func(r *Result) float64 { return float64(r.Failed + r.Unknown + r.Dropped) }},
+		figure{what: "lost, wrong, repeated", of: ledgered})
 }
 
 // Compare puts the medians of two groups side by side.
 func Compare(nameA string, a []*Result, nameB string, b []*Result) Comparison {
 	c := Comparison{A: nameA, B: nameB, Unbelieved: unbelieved(slices.Concat(a, b))}
-	for _, f := range figures {
-		va, vb := values(a, f.of), values(b, f.of)
-		row := Row{What: f.what, A: orNone(Median(va)), B: orNone(Median(vb)), Ratio: -1, P: -1}
-		if len(c.Unbelieved) > 0 || len(va) == 0 || len(vb) == 0 {
-			c.Rows = append(c.Rows, row)
-			continue
-		}
-		if row.A != 0 {
-			row.Ratio = row.B / row.A
-		}
-		switch {
-		case len(a) >= enough && len(b) >= enough:
-			row.P = differ(va, vb)
-		case len(a) == 1 && len(b) == 1 && f.seconds != nil:
-			row.P = differ(perSecond(a[0], f.seconds), perSecond(b[0], f.seconds))
-		}
-		c.Rows = append(c.Rows, row)
+	for _, f := range figures(a, b) {
+		c.Rows = append(c.Rows, f.row(a, b, len(c.Unbelieved) == 0))
 	}
-	c.Notes = append(differences(a, b), aboutP(a, b)...)
+	c.Notes = slices.Concat(differences(a, b), oneSided(a, b), aboutP(a, b))
 	return c
+}
+
+// row is a figure of two groups; without a ratio where they are not to be
+// believed, or one has nothing.
+func (f figure) row(a, b []*Result, believed bool) Row {
+	va, vb := values(a, f.of), values(b, f.of)
+	row := Row{What: f.what, A: orNone(Median(va)), B: orNone(Median(vb)), Ratio: -1, P: -1}
+	if !believed || len(va) == 0 || len(vb) == 0 {
+		return row
+	}
+	if row.A != 0 {
+		row.Ratio = row.B / row.A
+	}
+	if moved := moved(a, b, f.moves); len(moved) > 0 {
+		row.Note = "not alike: " + strings.Join(moved, ", ")
+	}
+	switch {
+	case len(a) >= enough && len(b) >= enough:
+		row.P = differ(va, vb)
+	case len(a) == 1 && len(b) == 1 && f.seconds != nil:
+		row.P = differ(f.seconds(a[0]), f.seconds(b[0]))
+	}
+	return row
+}
+
+// moved are those of the settings that differ, or may.
+func moved(a, b []*Result, names []string) []string {
+	var out []string
+	for _, name := range names {
+		switch p, q := settings(a, name), settings(b, name); {
+		case p == q:
+		case p == unrecorded, q == unrecorded:
+			out = append(out, name+" (perhaps)")
+		default:
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 // enough is how many values a side needs for chance to be told from a difference.
@@ -100,14 +142,6 @@ func values(rs []*Result, of func(*Result) float64) []float64 {
 	return out
 }
 
-// of is a percentile, or -1 where nothing was measured.
-func of(s hist.Summary, v float64) float64 {
-	if s.Count == 0 {
-		return -1
-	}
-	return v
-}
-
 // ledgered is what the ledger said, or -1 where nobody looked.
 func ledgered(r *Result) float64 {
 	if r.Ledger == nil {
@@ -129,7 +163,7 @@ func unbelieved(rs []*Result) []string {
 
 // aboutP says what the column of p is worth, or why it is empty.
 func aboutP(a, b []*Result) []string {
-	left := func(r *Result) int { return len(perSecond(r, func(drive.Second) float64 { return 0 })) }
+	left := func(r *Result) int { return len(perSecond(r.Main(), func(drive.Second) float64 { return 0 })) }
 	switch {
 	case len(a) >= enough && len(b) >= enough:
 		return nil
@@ -143,9 +177,9 @@ func aboutP(a, b []*Result) []string {
 
 // perSecond leaves out the first and the last few seconds, which are of
 // starting and stopping.
-func perSecond(r *Result, of func(drive.Second) float64) []float64 {
+func perSecond(stream *Stream, of func(drive.Second) float64) []float64 {
 	var out []float64
-	s := r.Main().Series
+	s := stream.Series
 	for _, sec := range s[min(2, len(s)):max(min(2, len(s)), len(s)-2)] {
 		out = append(out, of(sec))
 	}
@@ -212,38 +246,6 @@ func differ(a, b []float64) float64 {
 	return math.Erfc(z / math.Sqrt2)
 }
 
-// setting is a setting as it reads in JSON: one that was loaded from a file has
-// other types than one that was just made.
-func setting(r *Result, name string) string {
-	raw, err := json.Marshal(r.Settings[name])
-	if err != nil {
-		return fmt.Sprint(r.Settings[name])
-	}
-	return string(raw)
-}
-
-// differences says what makes the two sides hard to compare.
-func differences(a, b []*Result) []string {
-	out := []string{}
-	x, y := a[0], b[0]
-	note := func(what string, p, q any) {
-		if p != q {
-			out = append(out, fmt.Sprintf("%s differs: %v and %v", what, p, q))
-		}
-	}
-	note("profile", x.Profile, y.Profile)
-	note("target", x.Target, y.Target)
-	note("closed or open", x.Closed, y.Closed)
-	note("carriers", strings.Join(x.Carriers, ","), strings.Join(y.Carriers, ","))
-	for _, name := range []string{"people", "batch", "ack", "format", "split", "pools", "positive", "zipf", "cold", "warm_s", "duration_s", "ledger"} {
-		note(name, setting(x, name), setting(y, name))
-	}
-	note("commit", x.Commit, y.Commit)
-	note("processor", x.Machine.CPU, y.Machine.CPU)
-	note("cores", x.Machine.Cores, y.Machine.Cores)
-	return out
-}
-
 // Text is the comparison as a table.
 func (c *Comparison) Text() string {
 	var b strings.Builder
@@ -259,10 +261,18 @@ func (c *Comparison) Text() string {
 		if r.P >= 0 {
 			p = fmt.Sprintf("%.3f", r.P)
 		}
-		fmt.Fprintf(&b, "%-26s %12s %12s %8s %8s\n", r.What, number(r.A), number(r.B), ratio, p)
+		fmt.Fprintf(&b, "%-26s %12s %12s %8s %8s%s\n", r.What, number(r.A), number(r.B), ratio, p, beside(r.Note))
 	}
 	for _, n := range c.Notes {
 		fmt.Fprintf(&b, "note: %s\n", n)
 	}
 	return b.String()
+}
+
+// beside sets a note beside a row, where there is one.
+func beside(note string) string {
+	if note == "" {
+		return ""
+	}
+	return "  " + note
 }

@@ -184,11 +184,11 @@ func TestComparingTellsADifferenceFromNoise(t *testing.T) {
 		return Row{}
 	}
 	same := Compare("a", []*Result{sample(1, 1)}, "b", []*Result{sample(2, 1)})
-	if p := row(same, "response p99 ms").P; p < .05 {
+	if p := row(same, "register p99 ms").P; p < .05 {
 		t.Errorf("two runs of one system differ with p = %v", p)
 	}
 	slower := Compare("a", []*Result{sample(1, 1)}, "b", []*Result{sample(2, 2)})
-	if r := row(slower, "response p99 ms"); r.P > .001 || r.Ratio < 1.5 {
+	if r := row(slower, "register p99 ms"); r.P > .001 || r.Ratio < 1.5 {
 		t.Errorf("twice as slow: %+v", r)
 	}
 	if !strings.Contains(slower.Text(), "not independent") {
@@ -364,28 +364,6 @@ func TestWhoWasNeverServedIsJudged(t *testing.T) {
 	m, err := Merge([]*Result{surge(1, 2), surge(3, 4)})
 	if err != nil || m.Surge.DisplayUnserved != 4 || m.Surge.BindingUnserved != 6 || m.Surge.HeightPerS["tests"] != 100 || m.Surge.RecoveryS != 1 {
 		t.Errorf("%v, merged %+v", err, m.Surge)
-	}
-}
-
-// Goal: two runs of different shape are not compared without a word.
-func TestComparingNamesWhatDiffers(t *testing.T) {
-	for what, change := range map[string]func(*Result){
-		"closed or open": func(r *Result) { r.Closed = true },
-		"people":         func(r *Result) { r.Settings["people"] = 5 },
-		"batch":          func(r *Result) { r.Settings["batch"] = 5 },
-		"carriers":       func(r *Result) { r.Carriers = []string{"unicom"} },
-	} {
-		a, b := sample(1, 1), sample(2, 1)
-		said := func() bool {
-			c := Compare("a", []*Result{a}, "b", []*Result{b})
-			return strings.Contains(c.Text(), what+" differs")
-		}
-		if said() {
-			t.Errorf("%s does not differ yet", what)
-		}
-		if change(b); !said() {
-			t.Errorf("%s differs, and no word of it", what)
-		}
 	}
 }
 
