@@ -92,11 +92,11 @@ func (k kind) seconds(of func(drive.Second) float64) func(*Result) []float64 {
 func (k kind) figures() []figure {
 	var out []figure
 	for _, q := range []quantile{p50, p99, p999, longest} {
-		f := figure{what: k.String() + " " + q.name + " ms", of: func(r *Result) float64 { return q.of(k.summary(r)) }}
-		switch q.name {
-		case p50.name:
+		f := figure{what: k.String() + " " + q.Name + " ms", of: func(r *Result) float64 { return q.of(k.summary(r)) }}
+		switch q.Name {
+		case p50.Name:
 			f.seconds = k.seconds(func(s drive.Second) float64 { return s.P50 })
-		case p99.name:
+		case p99.Name:
 			f.seconds = k.seconds(func(s drive.Second) float64 { return s.P99 })
 		}
 		out = append(out, f)

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // number writes a figure as precisely as anybody needs it.
@@ -20,7 +21,50 @@ func number(f float64) string {
 	case math.Abs(f) >= 1:
 		return strconv.FormatFloat(f, 'f', 1, 64)
 	}
-	return strconv.FormatFloat(f, 'g', 3, 64)
+	return short(f)
+}
+
+// short writes what is below one with three digits, and with more where those
+// would make one of it: a share that is nearly all is not all.
+func short(f float64) string {
+	for digits := 3; ; digits++ {
+		text := strconv.FormatFloat(f, 'g', digits, 64)
+		if digits == 17 || text != "1" && text != "-1" {
+			return text
+		}
+	}
+}
+
+// percent writes a share; -1 is one that there is not.
+func percent(share float64) string {
+	if math.IsNaN(share) || share < 0 {
+		return "n/a"
+	}
+	if share >= 1 || math.Round(1000*share) < 1000 {
+		return number(100*share) + "%"
+	}
+	for digits := 2; ; digits++ { // a decimal would make 100 of it
+		text := strconv.FormatFloat(100*share, 'f', digits, 64)
+		if digits == 15 || !strings.HasPrefix(text, "100") {
+			return text + "%"
+		}
+	}
+}
+
+// mib writes bytes in MiB; below 0 nobody could read them.
+func mib(n int64) string {
+	if n < 0 {
+		return "n/a"
+	}
+	return count(n >> 20)
+}
+
+// several is a number of things, of which one has no s.
+func several(n int64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return count(n) + " " + what + "s"
 }
 
 // count groups thousands.

@@ -16,10 +16,11 @@ import (
 var pageText string
 
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
-	"number": number,
-	"count":  count,
-	"mib":    func(n int64) string { return count(n >> 20) },
-	"share":  func(f float64) string { return number(100*f) + "%" },
+	"number":      number,
+	"count":       count,
+	"mib":         mib,
+	"share":       percent,
+	"percentiles": percentiles,
 }).Parse(pageText))
 
 // SaveHTML writes the report as one file that needs nothing else: no network,
@@ -40,7 +41,7 @@ func (r *Result) HTML() ([]byte, error) {
 	}
 	var b bytes.Buffer
 	err = page.Execute(&b, map[string]any{
-		"R": r, "Charts": r.charts(), "Settings": string(settings), "Codes": r.codes(),
+		"R": r, "Charts": r.charts(), "Settings": string(settings), "Codes": r.codes(), "Heads": r.heads(), "Quantiles": quantiles,
 		"Class": [...]string{"held", "missed", "broken", "broken"}[r.Code()],
 		"When":  r.Start.UTC().Format(time.RFC1123),
 	})

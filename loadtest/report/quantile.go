@@ -1,10 +1,15 @@
 package report
 
-import "qianma/loadtest/hist"
+import (
+	"fmt"
+	"strings"
+
+	"qianma/loadtest/hist"
+)
 
 // quantile is a percentile as reports show it.
 type quantile struct {
-	name  string
+	Name  string
 	read  func(hist.Summary) float64
 	needs int64 // values of which one at least lies beyond it
 }
@@ -29,4 +34,22 @@ func (q quantile) of(s hist.Summary) float64 {
 		return -1
 	}
 	return q.read(s)
+}
+
+// percentiles are all of them, in the order of quantiles.
+func percentiles(s hist.Summary) []float64 {
+	var out []float64
+	for _, q := range quantiles {
+		out = append(out, q.of(s))
+	}
+	return out
+}
+
+// spread writes all percentiles and of how many values they are.
+func spread(b *strings.Builder, what string, s hist.Summary) {
+	fmt.Fprintf(b, "  %-10s", what)
+	for _, q := range quantiles {
+		fmt.Fprintf(b, " %s %s ", q.Name, number(q.of(s)))
+	}
+	fmt.Fprintf(b, "ms, of %s\n", count(s.Count))
 }

@@ -308,11 +308,12 @@ func (r *Result) ops() int64 {
 	return n
 }
 
-// CPUOf is the processor time of one role, in µs per operation.
+// CPUOf is the processor time of one role, in µs per operation; -1 where there
+// was no operation.
 func (r *Result) CPUOf(u cost.Usage) float64 {
 	ops := r.ops()
 	if ops == 0 {
-		return 0
+		return -1
 	}
 	return u.CPU * 1e6 / float64(ops)
 }

@@ -92,7 +92,10 @@ func (r *Result) Judge(o Objectives) {
 		r.judgeStream(o, &r.Streams[i])
 	}
 	if o.Visible > 0 {
-		r.latency(r.Elsewhere()+" p99 ms", r.VisibleMS, o.Visible, "no test was watched")
+		r.latency(r.visibleCheck(), r.VisibleMS, o.Visible, "no test was watched")
+	}
+	if few(r.VisibleMS) && !r.Closed {
+		r.Notes = append(r.Notes, fmt.Sprintf("%s%s: %s", fewNote, several(r.VisibleMS.Count, "watched test"), r.Elsewhere()))
 	}
 	switch {
 	case o.CPU > 0 && r.CPUPerOp < 0:
@@ -140,23 +143,17 @@ func (r *Result) latency(what string, got hist.Summary, want float64, ifNone str
 	}
 }
 
-// Of fewer responses than fewResponses the 99th percentile is one of the ten
-// slowest, and another run's is another.
 const (
 	fewResponses = 1000
 	fewNote      = "p99 of only "
 )
 
 func (r *Result) judgeStream(o Objectives, s *Stream) {
-	if n := s.ResponseMS.Count; n > 0 && n < fewResponses && !r.Closed {
-		r.Notes = append(r.Notes, fmt.Sprintf("%s%s responses: %s (%s)", fewNote, count(int64(n)), s.Name, s.Slowest))
+	if few(s.ResponseMS) && !r.Closed {
+		r.Notes = append(r.Notes, fmt.Sprintf("%s%s: %s (%s)", fewNote, several(s.ResponseMS.Count, "response"), s.Name, s.Slowest))
 	}
 	if want := o.Response[s.Name]; want > 0 {
-		name := s.Name + " response p99 ms"
-		if len(s.ByKind) > 1 {
-			name = s.Name + " response p99 ms (" + s.Slowest + ")"
-		}
-		r.latency(name, s.ResponseMS, want, "nothing was answered well")
+		r.latency(responseCheck(s), s.ResponseMS, want, "nothing was answered well")
 	}
 	if o.Achieved > 0 && !r.Closed {
 		got := float64(s.InTime) / float64(max(1, s.Units.Asked))
@@ -262,7 +259,10 @@ func (r *Result) Why() string {
 func (r *Result) Text(verbose bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s/s", number(r.AchievedPerS), r.Unit)
-	fmt.Fprintf(&b, "   response p99 %s ms%s   tries beyond the first %s, refused %s\n", number(r.ResponseMS.P99), r.ofWhat(), count(r.Retries), count(r.Refusals))
+	for _, h := range r.heads() {
+		fmt.Fprintf(&b, "   %s", h)
+	}
+	fmt.Fprintf(&b, "   tries beyond the first %s, refused %s\n", count(r.Retries), count(r.Refusals))
 	fmt.Fprintf(&b, "%s: %s", r.Profile, r.Why())
 	if len(r.NotMeasured) > 0 {
 		fmt.Fprintf(&b, "; not measured: %s", strings.Join(r.NotMeasured, ", "))
@@ -287,24 +287,9 @@ func (r *Result) Text(verbose bool) string {
 	return b.String()
 }
 
-// ofWhat says which responses the headline's percentile is of.
-func (r *Result) ofWhat() string {
-	var of []string
-	if r.ResponseKind != "" {
-		of = append(of, r.ResponseKind)
-	}
-	if n := r.ResponseMS.Count; n > 0 && n < fewResponses {
-		of = append(of, fmt.Sprintf("of only %d responses", n))
-	}
-	if len(of) == 0 {
-		return ""
-	}
-	return " (" + strings.Join(of, ", ") + ")"
-}
-
 func (r *Result) shownText(b *strings.Builder) {
 	if r.FoundShare >= 0 {
-		fmt.Fprintf(b, "of the displays %s%% showed a test, %s%% said that it was old\n", number(100*r.FoundShare), number(100*r.StaleShare))
+		fmt.Fprintf(b, "of the displays %s showed a test, %s said that it was old\n", percent(r.FoundShare), percent(r.StaleShare))
 	}
 	if s := r.Surge; s != nil {
 		fmt.Fprintf(b, "at the height %s were done\n", s.heightText())
@@ -342,32 +327,31 @@ func (r *Result) details(b *strings.Builder) {
 		u := s.Units
 		fmt.Fprintf(b, "\n%s: offered %s/s, achieved %s/s; sent %s, acked %s, failed %s, unknown %s, dropped %s\n", s.Name,
 			number(s.OfferedPerS), number(s.AchievedPerS), count(u.Sent), count(u.Acked), count(u.Failed), count(u.Unknown), count(u.Dropped))
-		spread(b, "response", s.ResponseMS.P50, s.ResponseMS.P90, s.ResponseMS.P99, s.ResponseMS.P999, s.ResponseMS.P9999, s.ResponseMS.Max)
+		spread(b, "response", s.ResponseMS)
 		if len(s.ByKind) > 1 {
 			for _, kind := range sorted(s.ByKind) {
-				k := s.ByKind[kind]
-				spread(b, kind, k.P50, k.P90, k.P99, k.P999, k.P9999, k.Max)
+				spread(b, kind, s.ByKind[kind])
 			}
 		}
-		spread(b, "service", s.ServiceMS.P50, s.ServiceMS.P90, s.ServiceMS.P99, s.ServiceMS.P999, s.ServiceMS.P9999, s.ServiceMS.Max)
+		spread(b, "service", s.ServiceMS)
 		codes(b, s)
 	}
 	if v := r.VisibleMS; v.Count > 0 {
-		spread(b, "visible", v.P50, v.P90, v.P99, v.P999, v.P9999, v.Max)
+		spread(b, "visible", v)
 	}
-	spread(b, "lag", r.LagMS.P50, r.LagMS.P90, r.LagMS.P99, r.LagMS.P999, r.LagMS.P9999, r.LagMS.Max)
+	spread(b, "lag", r.LagMS)
 	if s := r.Surge; s != nil {
-		fmt.Fprintf(b, "  surge      refusals p50 %s p99 %s ms; recovered after %s s\n", number(s.RefusalMS.P50), number(s.RefusalMS.P99), number(s.RecoveryS))
+		fmt.Fprintf(b, "  surge      refusals p50 %s p99 %s ms; recovered after %s s\n", number(p50.of(s.RefusalMS)), number(p99.of(s.RefusalMS)), number(s.RecoveryS))
 	}
 	fmt.Fprintf(b, "\n%-12s %10s %12s %12s %12s\n", "role", "CPU s", "CPU µs/op", "written MiB", "peak MiB")
 	for _, u := range r.Roles {
-		fmt.Fprintf(b, "%-12s %10.1f %12.1f %12.1f %12.0f\n", u.Role, u.CPU, r.CPUOf(u), float64(u.Written)/(1<<20), float64(u.PeakRSS)/(1<<20))
+		fmt.Fprintf(b, "%-12s %10s %12s %12s %12s\n", u.Role, number(u.CPU), number(r.CPUOf(u)), mib(u.Written), mib(u.PeakRSS))
 	}
-	fmt.Fprintf(b, "all %s CPU µs/op, %s bytes written/op, generator %.0f%% of it; the machine was busy for %.1f s of %.1f\n",
-		number(r.CPUPerOp), number(r.DiskPerOp), 100*r.GeneratorShare, r.BusyCPU, r.DurationS*float64(r.Machine.Cores))
+	fmt.Fprintf(b, "all %s CPU µs/op, %s bytes written/op, generator %s of it; the machine was busy for %s s of %s\n",
+		number(r.CPUPerOp), number(r.DiskPerOp), percent(r.GeneratorShare), number(r.BusyCPU), number(r.DurationS*float64(r.Machine.Cores)))
 	fmt.Fprintf(b, "%s\n", r.SettledText())
-	fmt.Fprintf(b, "%s, %d cores, %d MiB, Linux %s, fsync %.0f µs, load %.1f; generator %s; %s, commit %s\n",
-		r.Machine.CPU, r.Machine.Cores, r.Machine.MemoryMiB, r.Machine.Kernel, r.Machine.FsyncUS, r.Machine.Load1, r.Machine.Generator, r.Machine.Go, r.Commit)
+	fmt.Fprintf(b, "%s, %d cores, %s MiB, Linux %s, fsync %s µs, load %s; generator %s; %s, commit %s\n",
+		r.Machine.CPU, r.Machine.Cores, count(r.Machine.MemoryMiB), r.Machine.Kernel, number(r.Machine.FsyncUS), number(r.Machine.Load1), r.Machine.Generator, r.Machine.Go, r.Commit)
 	for _, n := range r.Notes {
 		fmt.Fprintf(b, "note: %s\n", n)
 	}
@@ -381,12 +365,7 @@ func (r *Result) SettledText() string {
 	case r.SettledS < 0:
 		return fmt.Sprintf("%s CPU µs/op with what was worked off after the last answer; some replica was still behind when the waiting ended", number(r.CPUPerOpSettled))
 	}
-	return fmt.Sprintf("%s CPU µs/op with what was worked off in the %.1f s after the last answer until no replica was behind", number(r.CPUPerOpSettled), r.SettledS)
-}
-
-func spread(b *strings.Builder, what string, p50, p90, p99, p999, p9999, most float64) {
-	fmt.Fprintf(b, "  %-10s p50 %s  p90 %s  p99 %s  p99.9 %s  p99.99 %s  max %s ms\n", what,
-		number(p50), number(p90), number(p99), number(p999), number(p9999), number(most))
+	return fmt.Sprintf("%s CPU µs/op with what was worked off in the %s s after the last answer until no replica was behind", number(r.CPUPerOpSettled), number(r.SettledS))
 }
 
 func codes(b *strings.Builder, s *Stream) {

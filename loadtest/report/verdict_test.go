@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"qianma/loadtest/drive"
 )
@@ -41,8 +42,10 @@ func TestShowingStrangersIsMissed(t *testing.T) {
 // Goal: a percentile says what it is of, and when it is of next to nothing.
 func TestAPercentileSaysWhatItIsOf(t *testing.T) {
 	r := sample(1, 1)
+	r.Visible.RecordN(300*time.Millisecond, 1999)
+	r.Headline()
 	r.Judge(Usual("scan"))
-	if first, _, _ := strings.Cut(r.Text(false), "\n"); !strings.Contains(first, " ms (register)   tries") || r.ResponseKind != "register" || len(r.Notes) > 0 {
+	if first, _, _ := strings.Cut(r.Text(false), "\n"); !strings.Contains(first, " ms (register)   visible p99 300 ms   tries") || r.ResponseKind != "register" || len(r.Notes) > 0 {
 		t.Errorf("%q, kind %q, notes %v", first, r.ResponseKind, r.Notes)
 	}
 	r.Streams[0].ResponseMS.Count = 999
