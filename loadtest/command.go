@@ -305,7 +305,7 @@ func (c *RunCommand) options(system System) (Options, error) {
 		Settings: settings, System: system, Out: c.Out, ReadBack: c.ReadBack, Settle: c.Settle,
 		Drive:      drive.Config{Tries: c.Tries, Patience: c.Patience, Quantum: c.Quantum, Closed: c.share(c.Closed)},
 		Objectives: c.objectives(c.Profile),
-		Part:       c.Part, Parts: c.Parts, TubeBase: c.TubeBase, Unmetered: c.Unmetered, Shared: c.Shared,
+		Part:       c.Part, Parts: c.Parts, TubeBase: c.TubeBase, Unmetered: c.Unmetered, Shared: c.Shared, Command: asked(os.Args),
 	}
 	if c.Profile == "preload" && c.Rate == 0 && c.Plan == "" && c.Closed == 0 {
 		o.Drive.Closed, o.Duration = c.share(preloaders), 24*time.Hour

@@ -301,6 +301,14 @@ func TestSeveralGeneratorsMakeOneSurge(t *testing.T) {
 	if s := res.Surge; s == nil || bindings == 0 || s.BindingRefused != bindings || s.RefusalMS.Count != refusals {
 		t.Errorf("surge %+v; %d bindings were refused, in all there were %d refusals", s, bindings, refusals)
 	}
+	for name, want := range map[string]any{"gather_ms": .5, "timeout_s": 5., "patience_s": 5., "tries": 8., "generators": 2., "spread": false, "shared": false, "plan": "", "displays_per_s": 0.} {
+		if got := res.Settings[name]; got != want {
+			t.Errorf("the report has %s %v, want %v", name, got, want)
+		}
+	}
+	if command, _ := res.Settings["command"].(string); command != asked(os.Args) {
+		t.Errorf("the report was asked for by %q, and says %q", asked(os.Args), command)
+	}
 	if res.Settings["rate"] != 300. || res.Settings["draw"] != 77. || res.Settings["quantum_ms"] != 2. {
 		t.Errorf("the report shows a rate of %v, drawn by %v, arrivals made together within %v ms", res.Settings["rate"], res.Settings["draw"], res.Settings["quantum_ms"])
 	}

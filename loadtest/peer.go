@@ -35,7 +35,7 @@ func (r *Reach) peer(*Shape) (System, func(), error) {
 	}
 	s := System{Name: p.Name, Carriers: p.Places, Processes: p.Processes, Settings: p.Settings}
 	workers := cmp.Or(r.PeerWorkers, 2*r.Connections, peerWorkers(r.Target))
-	s.Settings["workers"] = workers
+	s.Settings["workers"], s.Settings["timeout_s"] = workers, r.Timeout.Seconds()
 	s.Open = func(string) (drive.Target, error) {
 		return peers.NewTarget(p, workers, r.Timeout)
 	}

@@ -54,6 +54,7 @@ type Options struct {
 	TubeBase   uint64            // common to several generators; 0: from Start
 	Unmetered  bool              // somebody else meters the system
 	Shared     bool              // others write to the system too: its facts and what it still owes say nothing of this run
+	Command    string            // how the run was asked for, to be printed with the result; may be empty
 	Live       func(View)        // called once a second, may be nil
 	Say        func(text string) // a line about what happens now, may be nil
 }
@@ -297,12 +298,16 @@ func (r *run) validate(res *report.Result) {
 }
 
 func (r *run) settings() map[string]any {
-	s := r.profile.Settings
+	s, cfg := r.profile.Settings, r.driver.Config()
 	out := map[string]any{
-		"rate": s.Rate, "duration_s": r.profile.Main.Plan.Duration().Seconds(), "people": s.People.N, "seed": s.Seed, "draw": s.Draw,
+		"rate": s.Rate, "displays_per_s": s.Displays, "plan": s.Plan.Scale(float64(max(1, r.o.Parts))).String(), "wave_s": s.Wave.Seconds(), "duration_s": r.profile.Main.Plan.Duration().Seconds(), "people": s.People.N, "seed": s.Seed, "draw": s.Draw,
 		"split": s.Split, "poisson": s.Poisson, "booths": s.Booths, "batch": s.Batch, "positive": s.Positive,
 		"zipf": s.Skew, "cold": s.Cold, "roam": s.Roam, "pools": s.Mix, "watches_per_s": s.Watches, "run": r.name, "ledger": r.profile.Ledger != nil, "warm_s": s.Warm.Seconds(),
-		"quantum_ms": float64(r.o.Drive.Quantum) / 1e6, // what a test costs depends on it
+		"quantum_ms": hist.Millis(cfg.Quantum), "patience_s": cfg.Patience.Seconds(), "tries": cfg.Tries, "closed": cfg.Closed,
+		"shared": r.o.Shared, "generators": max(1, r.o.Parts),
+	}
+	if r.o.Command != "" {
+		out["command"] = r.o.Command
 	}
 	for k, v := range r.o.System.Settings {
 		out[k] = v
@@ -417,7 +422,8 @@ func Province(e *province.Endpoints, carriers []string, cfg province.Config) (Sy
 	} else {
 		s.Notes = append(s.Notes, "no supervisor on this machine: the system's own cost was not measured")
 	}
-	s.Settings = map[string]any{"ack": cfg.Ack, "format": cfg.Format, "connections_per_node": cmp.Or(cfg.Client.PerNode, client.UsualPerNode), "spread": cfg.Client.Spread}
+	s.Settings = map[string]any{"ack": cfg.Ack, "format": cfg.Format, "connections_per_node": cmp.Or(cfg.Client.PerNode, client.UsualPerNode), "spread": cfg.Client.Spread,
+		"gather_ms": hist.Millis(cfg.Client.Gather), "timeout_s": cmp.Or(cfg.Client.Timeout, client.UsualTimeout).Seconds()}
 	s.Open = func(name string) (drive.Target, error) {
 		c := cfg
 		c.Run = name

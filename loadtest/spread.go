@@ -99,6 +99,7 @@ func (c *RunCommand) spread(ctx context.Context, o Options) (*report.Result, err
 		unkept = l.Save(filepath.Join(c.Out, "ledger"))
 	}
 	res.Machine = machine
+	res.Settings["command"] = o.Command // not that of a part, which nobody typed
 	_, res.Seconds = watch.seen()
 	halted := ctx.Err() != nil
 	if ours != nil && l != nil && !halted {

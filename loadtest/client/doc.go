@@ -37,6 +37,9 @@ var (
 // UsualPerNode is how many connections a node gets where nothing is said.
 const UsualPerNode = 1024
 
+// UsualTimeout is how long an answer may take where nothing is said.
+const UsualTimeout = 5 * time.Second
+
 // Config bounds a Loop. The zero value has good defaults.
 type Config struct {
 	PerNode   int           // connections to each node at most; 0: 1024
@@ -56,7 +59,7 @@ func (c Config) withDefaults() Config {
 		c.Queue = 1 << 16
 	}
 	if c.Timeout == 0 {
-		c.Timeout = 5 * time.Second
+		c.Timeout = UsualTimeout
 	}
 	if c.Down == 0 {
 		c.Down = 200 * time.Millisecond

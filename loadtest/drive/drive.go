@@ -111,6 +111,9 @@ func New(cfg Config, t Target) *Driver {
 	return &Driver{cfg: cfg.withDefaults(), target: t, Pace: Pace{Lag: hist.New()}}
 }
 
+// Config is what the driver goes by, its defaults included.
+func (d *Driver) Config() Config { return d.cfg }
+
 // Add adds a stream before Run.
 func (d *Driver) Add(s *Stream) {
 	for k := range s.Kinds {

@@ -162,7 +162,7 @@ func each(rs []*Result, of func(*Result) string) string {
 
 // compared are the settings that change what is measured. The draw is another in
 // each run, so that nobody is warm from the one before: it is none of them.
-var compared = strings.Fields(`rate displays_per_s plan poisson duration_s warm_s people split pools booths batch positive
+var compared = strings.Fields(`rate closed displays_per_s plan poisson duration_s warm_s people split pools booths batch positive
 	zipf cold roam wave_s watches_per_s ack format ledger shared quantum_ms gather_ms spread connections_per_node workers
 	timeout_s patience_s tries`)
 

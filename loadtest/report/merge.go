@@ -56,7 +56,7 @@ func Merge(parts []*Result) (*Result, error) {
 }
 
 // shared are the settings of which each generator has a share.
-var shared = []string{"rate", "booths", "watches_per_s"}
+var shared = []string{"rate", "displays_per_s", "closed", "booths", "watches_per_s"}
 
 // mergeSettings are those of the whole run.
 func mergeSettings(parts []*Result) map[string]any {

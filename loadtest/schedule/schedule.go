@@ -76,6 +76,20 @@ func Parse(text string) (Plan, error) {
 	return p, p.Validate()
 }
 
+// String is the plan as Parse reads it.
+func (p Plan) String() string {
+	rate := func(v float64) string { return strconv.FormatFloat(v, 'g', 10, 64) } // 10: a share of a plan and its multiple are one
+	var out []string
+	for _, ph := range p {
+		rates := rate(ph.From)
+		if ph.To != ph.From {
+			rates += "-" + rate(ph.To)
+		}
+		out = append(out, rates+":"+ph.For.String())
+	}
+	return strings.Join(out, ",")
+}
+
 // Validate refuses a plan that cannot be walked.
 func (p Plan) Validate() error {
 	if len(p) == 0 {

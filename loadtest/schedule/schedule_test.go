@@ -141,3 +141,15 @@ func TestParse(t *testing.T) {
 		}
 	}
 }
+
+// Goal: a plan is written as it is read, also one that was shared out and summed.
+func TestAPlanIsWrittenAsItIsRead(t *testing.T) {
+	const text = "1000:30s,1000-10000:1m0s,0.5:2m0s"
+	p, err := Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := p.Scale(1. / 3).Scale(3).String(); got != text {
+		t.Errorf("%s, want %s", got, text)
+	}
+}
