@@ -128,14 +128,13 @@ func (c *FindMaxCommand) print(k *kong.Context, f Found) error {
 	if f.Code != report.Held {
 		return f.Verdict()
 	}
-	fmt.Fprintf(k.Stdout, "%.0f %s/s held the objectives in %d runs of %s", f.Rate, f.Confirmed[0].Unit, len(f.Confirmed), c.Probe)
+	fmt.Fprintf(k.Stdout, "%.0f %s/s held the objectives in %s of %s", f.Rate, f.Confirmed[0].Unit, report.Several(int64(len(f.Confirmed)), "run"), c.Probe)
 	if f.AtCeiling {
 		fmt.Fprint(k.Stdout, "; held at the ceiling: more was not tried")
 	}
 	fmt.Fprintln(k.Stdout)
 	for _, r := range f.Confirmed {
-		fmt.Fprintf(k.Stdout, "  achieved %.0f/s, response p99 %.1f ms, visible p99 %.0f ms, CPU %.1f µs/op, lost %d, repeated %s\n",
-			r.AchievedPerS, r.ResponseMS.P99, r.VisibleMS.P99, r.CPUPerOp, r.Lost, r.RepeatedText())
+		fmt.Fprintln(k.Stdout, "  "+r.Line())
 	}
 	return nil
 }
@@ -176,9 +175,16 @@ func (f *Found) soFar() string {
 	case len(f.Tried) == 0:
 		return "no rate had been tried"
 	case best == 0:
-		return fmt.Sprintf("no rate had held in %d tries", len(f.Tried))
+		return "no rate had held in " + f.tries()
 	}
-	return fmt.Sprintf("the highest rate that had held in %d tries was %.0f/s, and it was not confirmed", len(f.Tried), best)
+	return fmt.Sprintf("the highest rate that had held in %s was %.0f/s, and it was not confirmed", f.tries(), best)
+}
+
+func (f *Found) tries() string {
+	if len(f.Tried) == 1 {
+		return "1 try"
+	}
+	return fmt.Sprintf("%d tries", len(f.Tried))
 }
 
 // CompareCommand is `qianma load compare A B`.

@@ -4,8 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
+
+	"qianma/loadtest/internal/digits"
 )
 
 // Seen is what a reader was told about a person, or about a tube.
@@ -91,14 +92,15 @@ func (r *Report) Text(carriers []string) string {
 		sign = " ="
 	}
 	hidden, repeated := "", "n/a"
+	n := digits.Grouped
 	if r.Hidden > 0 {
-		hidden = fmt.Sprintf(" and %d behind a newer test in their tubes", r.Hidden)
+		hidden = fmt.Sprintf(" and %s behind a newer test in their tubes", n(r.Hidden))
 	}
 	if r.RepeatedChecked {
-		repeated = strconv.FormatInt(r.Repeated, 10)
+		repeated = n(r.Repeated)
 	}
-	return fmt.Sprintf("acknowledged %d, read back %d of them at %s%s visible %d%s; lost %d, wrong %d, repeated %s",
-		r.Acked, r.Checked, strings.Join(carriers, " and "), sign, r.Visible, hidden, r.Lost, r.Wrong, repeated)
+	return fmt.Sprintf("acknowledged %s, read back %s of them at %s%s visible %s%s; lost %s, wrong %s, repeated %s",
+		n(r.Acked), n(r.Checked), strings.Join(carriers, " and "), sign, n(r.Visible), hidden, n(r.Lost), n(r.Wrong), repeated)
 }
 
 const firstFew = 20

@@ -20,9 +20,10 @@ type line struct {
 // can be read in the dark too.
 type chart struct {
 	lines []line
-	x     string
-	log   bool // y is logarithmic
-	tail  bool // x is 1/(1-q), logarithmic: 90%, 99%, 99.9% stand equally apart
+	unit  string // of x, where it has one
+	whole bool   // y counts things: there is none between 1 and 2
+	log   bool   // y is logarithmic
+	tail  bool   // x is 1/(1-q), logarithmic: 90%, 99%, 99.9% stand equally apart
 }
 
 const (
@@ -132,39 +133,58 @@ func (c *chart) grid(b *strings.Builder, x, y span) {
 
 // levels draws the lines across, each with its value.
 func (c *chart) levels(b *strings.Builder, y span) {
-	for _, v := range ticks(y, c.log) {
-		at := top + plotHigh*(1-place(v, y, c.log))
+	marks := ticks(y, c.log, c.whole)
+	for i, name := range labels(marks, c.log) {
+		at := top + plotHigh*(1-place(marks[i], y, c.log))
 		fmt.Fprintf(b, `<line class="grid" x1="%v" x2="%v" y1="%.1f" y2="%.1f"/><text x="%v" y="%.1f" text-anchor="end">%s</text>`,
-			left, width-right, at, at, left-6, at+4, number(v))
+			left, width-right, at, at, left-6, at+4, name)
 	}
 }
 
 func (c *chart) marks(b *strings.Builder, x span) {
-	for _, v := range ticks(x, c.tail) {
-		at := left + plotWide*place(v, x, c.tail)
-		name := number(v)
-		if c.tail {
-			name = percentile(v)
+	marks := ticks(x, c.tail, c.unit == "s") // seconds are looked at one by one
+	for i, name := range labels(marks, c.tail) {
+		switch {
+		case c.tail:
+			name = percentile(marks[i])
+		case c.unit != "":
+			name += " " + c.unit
 		}
-		fmt.Fprintf(b, `<text x="%.1f" y="%v" text-anchor="middle">%s</text>`, at, height-8, name)
+		foot(b, place(marks[i], x, c.tail), name)
 	}
 }
+
+// foot writes a label under the chart; at is 0 at its left end and 1 at its right.
+// What would stick out of the picture ends at its edge.
+func foot(b *strings.Builder, at float64, text string) {
+	x, anchor := left+plotWide*at, "middle"
+	if half := letter * float64(len(text)) / 2; x+half > width {
+		x, anchor = width, "end"
+	}
+	fmt.Fprintf(b, `<text x="%.1f" y="%v" text-anchor="%s">%s</text>`, x, height-8, anchor, text)
+}
+
+// letter is about as wide as a digit of a label.
+const letter = 7.0
 
 // percentile writes 1/(1-q) as people say it: 100 is 99%.
 func percentile(v float64) string {
 	return fmt.Sprintf("%.10g%%", math.Round((100-100/v)*1e6)/1e6)
 }
 
+// fewTicks are too few to read an axis by.
+const fewTicks = 3
+
 // ticks are the round values inside a span.
-func ticks(s span, log bool) []float64 {
-	var out []float64
+func ticks(s span, log, whole bool) []float64 {
 	if log {
-		for v := math.Pow(10, math.Ceil(math.Log10(s.from)-1e-9)); v <= s.to*1.0001; v *= 10 {
-			out = append(out, v)
-		}
-		return out
+		return logTicks(s)
 	}
+	var out []float64
 	step := math.Pow(10, math.Floor(math.Log10((s.to-s.from)/4)))
+	if whole {
+		step = max(step, 1)
+	}
 	for (s.to-s.from)/step > 6 {
 		step *= 2
 		if (s.to-s.from)/step > 6 {
@@ -175,4 +195,61 @@ func ticks(s span, log bool) []float64 {
 		out = append(out, v)
 	}
 	return out
+}
+
+// logTicks are the powers of ten, or, where there are too few of them, what lies
+// between too, or the ends.
+func logTicks(s span) []float64 {
+	for _, steps := range [][]float64{{1}, {1, 2, 5}, {1, 2, 3, 4, 5, 6, 7, 8, 9}} {
+		var out []float64
+		for power := math.Floor(math.Log10(s.from) + 1e-9); power <= math.Log10(s.to)+1e-9; power++ {
+			for _, step := range steps {
+				if v := step * math.Pow(10, power); v >= s.from*.9999 && v <= s.to*1.0001 {
+					out = append(out, v)
+				}
+			}
+		}
+		if len(out) >= fewTicks {
+			return out
+		}
+	}
+	return []float64{s.from, s.to}
+}
+
+// labels writes the values of one axis, all of them alike: on a linear one with as
+// many decimals as any of them needs, on a logarithmic one to three digits.
+func labels(marks []float64, log bool) []string {
+	decimals := 0
+	if !log {
+		decimals = decimalsOf(marks)
+	}
+	var out []string
+	for _, v := range marks {
+		n := decimals
+		if log {
+			n = max(0, 2-int(math.Floor(math.Log10(v)+1e-9)))
+		}
+		text := grouped(v, n)
+		if log && strings.Contains(text, ".") {
+			text = strings.TrimRight(strings.TrimRight(text, "0"), ".")
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+// decimalsOf is how many decimals tell all the values.
+func decimalsOf(values []float64) int {
+	const most = 9
+	for n := range most {
+		by := math.Pow(10, float64(n))
+		whole := true
+		for _, v := range values {
+			whole = whole && math.Abs(v*by-math.Round(v*by)) < 1e-6
+		}
+		if whole {
+			return n
+		}
+	}
+	return most
 }

@@ -1,12 +1,13 @@
 package report
 
 import (
-	"fmt"
 	"maps"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
+
+	"qianma/loadtest/internal/digits"
 )
 
 // number writes a figure as precisely as anybody needs it.
@@ -59,23 +60,30 @@ func mib(n int64) string {
 	return count(n >> 20)
 }
 
-// several is a number of things, of which one has no s.
-func several(n int64, what string) string {
+// Several is a number of things, of which one has no s.
+func Several(n int64, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
 	return count(n) + " " + what + "s"
 }
 
-// count groups thousands.
-func count(n int64) string {
-	if n < 0 {
-		return "-" + count(-n)
+// grouped writes a number with so many decimals, and groups thousands.
+func grouped(f float64, decimals int) string {
+	whole, part, _ := strings.Cut(strconv.FormatFloat(math.Abs(f), 'f', decimals, 64), ".")
+	for i := len(whole) - 3; i > 0; i -= 3 {
+		whole = whole[:i] + "," + whole[i:]
 	}
-	if n < 1000 {
-		return strconv.FormatInt(n, 10)
+	if part != "" {
+		whole += "." + part
 	}
-	return count(n/1000) + "," + fmt.Sprintf("%03d", n%1000)
+	if f < 0 {
+		return "-" + whole
+	}
+	return whole
 }
+
+// count groups thousands.
+func count(n int64) string { return digits.Grouped(n) }
 
 func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

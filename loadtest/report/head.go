@@ -1,6 +1,7 @@
 package report
 
 import (
+	"fmt"
 	"strings"
 
 	"qianma/loadtest/hist"
@@ -39,7 +40,7 @@ func (r *Result) head(what, check, kind, of string, s hist.Summary) head {
 		words = append(words, kind)
 	}
 	if few(s) {
-		words = append(words, "of only "+several(s.Count, of))
+		words = append(words, "of only "+Several(s.Count, of))
 	}
 	return head{What: what, Of: strings.Join(words, ", "), P99: p99.of(s), Judged: r.Valid && r.checked(check)}
 }
@@ -51,6 +52,15 @@ func (h head) String() string {
 		text += " (" + h.Of + ")"
 	}
 	return text
+}
+
+// Line is what a search says of one of its runs.
+func (r *Result) Line() string {
+	text := "achieved " + number(r.AchievedPerS) + "/s"
+	for _, h := range r.heads() {
+		text += ", " + h.String()
+	}
+	return fmt.Sprintf("%s, CPU %s µs/op, lost %s, repeated %s", text, number(r.CPUPerOp), count(r.Lost), r.RepeatedText())
 }
 
 // checked says whether a figure was held against an objective.

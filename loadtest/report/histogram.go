@@ -52,13 +52,10 @@ func histogram(h *hist.Hist) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg viewBox="0 0 %v %v" role="img" aria-label="histogram">`, width, height)
 	y := span{0, float64(most)}
-	new(chart).levels(&b, y)
-	marks := ticks(x, true)
-	if len(marks) == 0 { // no power of ten between the ends
-		marks = []float64{x.from, x.to}
-	}
-	for _, v := range marks {
-		fmt.Fprintf(&b, `<text x="%.1f" y="%v" text-anchor="middle">%s</text>`, left+plotWide*place(v, x, true), height-8, number(v))
+	(&chart{whole: true}).levels(&b, y)
+	marks := ticks(x, true, false)
+	for i, name := range labels(marks, true) {
+		foot(&b, place(marks[i], x, true), name+" ms")
 	}
 	for i, one := range all {
 		high := plotHigh * place(float64(one.count), y, false)

@@ -94,12 +94,12 @@ func (r *Result) charts() []Figure {
 			series("asked", s.Series, func(p drive.Second) float64 { return p.Asked }),
 			series("done", s.Series, func(p drive.Second) float64 { return p.Done }),
 			series("failed", s.Series, func(p drive.Second) float64 { return p.Failed }),
-		}, x: "s"})
+		}, unit: "s"})
 		add(s.Name+": response time", "ms, of the answers that came in each second, from the intended start, of the slowest kind; logarithmic", chart{lines: []line{
 			series("p50", s.Series, func(p drive.Second) float64 { return p.P50 }),
 			series("p99", s.Series, func(p drive.Second) float64 { return p.P99 }),
 			series("max", s.Series, func(p drive.Second) float64 { return p.Max }),
-		}, x: "s", log: true})
+		}, unit: "s", log: true})
 		for _, k := range sorted(s.Kinds) {
 			bar(s.Name+": histogram of "+k, "answers by their response time in ms, each bar a quarter longer than the one before", s.Kinds[k].Response)
 		}
@@ -107,7 +107,7 @@ func (r *Result) charts() []Figure {
 	}
 	if r.Visible != nil && r.Visible.Count() > 0 {
 		bar(r.Elsewhere()+": histogram", "watched tests by the time in ms, each bar a quarter longer than the one before", r.Visible)
-		add(r.Elsewhere(), "ms from the intended upload of the result, against the share that took longer", chart{lines: []line{tail("visible", r.Visible)}, x: "percentile", log: true, tail: true})
+		add(r.Elsewhere(), "ms from the intended upload of the result, against the share that took longer", chart{lines: []line{tail("visible", r.Visible)}, log: true, tail: true})
 	}
 	add("processors by role", "cores", r.cores())
 	add("behind", "facts of a carrier that the other does not have yet", r.lags())
@@ -123,7 +123,7 @@ func series(name string, all []drive.Second, of func(drive.Second) float64) line
 }
 
 func (r *Result) spectrum(s *Stream) chart {
-	c := chart{x: "percentile", log: true, tail: true}
+	c := chart{log: true, tail: true}
 	for _, k := range sorted(s.Kinds) {
 		t := s.Kinds[k]
 		if t.Response.Count() > 0 {
@@ -145,7 +145,7 @@ func (r *Result) cores() chart {
 			l.points = append(l.points, point{float64(m.At), cores})
 		}
 	}
-	c := chart{x: "s"}
+	c := chart{unit: "s"}
 	for _, role := range sorted(byRole) {
 		c.lines = append(c.lines, *byRole[role])
 	}
@@ -153,7 +153,7 @@ func (r *Result) cores() chart {
 }
 
 func (r *Result) lags() chart {
-	c := chart{x: "s"}
+	c := chart{unit: "s", whole: true}
 	for _, carrier := range r.Carriers {
 		l := line{name: carrier}
 		for _, m := range r.Seconds {

@@ -95,7 +95,7 @@ func (r *Result) Judge(o Objectives) {
 		r.latency(r.visibleCheck(), r.VisibleMS, o.Visible, "no test was watched")
 	}
 	if few(r.VisibleMS) && !r.Closed {
-		r.Notes = append(r.Notes, fmt.Sprintf("%s%s: %s", fewNote, several(r.VisibleMS.Count, "watched test"), r.Elsewhere()))
+		r.Notes = append(r.Notes, fmt.Sprintf("%s%s: %s", fewNote, Several(r.VisibleMS.Count, "watched test"), r.Elsewhere()))
 	}
 	switch {
 	case o.CPU > 0 && r.CPUPerOp < 0:
@@ -150,7 +150,7 @@ const (
 
 func (r *Result) judgeStream(o Objectives, s *Stream) {
 	if few(s.ResponseMS) && !r.Closed {
-		r.Notes = append(r.Notes, fmt.Sprintf("%s%s: %s (%s)", fewNote, several(s.ResponseMS.Count, "response"), s.Name, s.Slowest))
+		r.Notes = append(r.Notes, fmt.Sprintf("%s%s: %s (%s)", fewNote, Several(s.ResponseMS.Count, "response"), s.Name, s.Slowest))
 	}
 	if want := o.Response[s.Name]; want > 0 {
 		r.latency(responseCheck(s), s.ResponseMS, want, "nothing was answered well")
