@@ -35,6 +35,9 @@ func TestNothingAnsweredIsNotAnsweredAtOnce(t *testing.T) {
 	if first := firstLine(r); !strings.Contains(first, "response p99 n/a ms") {
 		t.Errorf("%q", first)
 	}
+	if line := r.Line(); line != "achieved 0/s, response p99 n/a ms (register), CPU n/a µs/op, lost 0, repeated n/a" {
+		t.Errorf("a search says %q", line)
+	}
 	page := pageOf(t, r)
 	for _, want := range []string{
 		"response p99, ms (register)</dt><dd class=\"unjudged\">n/a",
