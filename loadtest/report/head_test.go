@@ -41,6 +41,7 @@ func TestNothingAnsweredIsNotAnsweredAtOnce(t *testing.T) {
 	page := pageOf(t, r)
 	for _, want := range []string{
 		"response p99, ms (register)</dt><dd class=\"unjudged\">n/a",
+		"<td>nucleic</td><td>0</td><td>1.0</td><td>n/a</td><td>n/a</td>", // an operation of none costs nothing that anybody knows
 		"<td>tests response</td><td>0</td>" + strings.Repeat("<td>n/a</td>", 6),
 		"<td>generator&#39;s own lag</td><td>0</td>" + strings.Repeat("<td>n/a</td>", 6),
 	} {
