@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"qianma/cluster/clock"
+	"qianma/cluster/problem"
 	"qianma/display/lru"
 	pb "qianma/middle-store/middlestorepb"
 )
@@ -30,7 +31,7 @@ type standing struct {
 	kept      *lru.Map[pb.PersonID, record]
 	account   atomic.Pointer[account] // nil: no store was ever followed
 	asked     atomic.Int64            // since the last look
-	strangers atomic.Int64            // answers in a row of stores that are not followed
+	strangers atomic.Int64            // answers of other stores since the last of the one that is followed
 	wake      chan struct{}
 	wg        sync.WaitGroup
 	peer      int // the goroutine's own
@@ -47,15 +48,17 @@ const (
 	pace = 100 * time.Millisecond
 	// followLimit is for one of them. An answer that comes later is of little use.
 	followLimit = 800 * time.Millisecond
-	// lateAfter is how many in a row the store lets pass before another is followed,
-	// of which nothing is kept yet. One that cannot be reached is left at once.
+	// lateAfter is how many in a row the store lets pass, or is too busy for, before
+	// another is followed, of which nothing is kept yet. One that cannot be reached is
+	// left at once.
 	lateAfter = 3
 	// worth is how many must ask within a pace for it to be worth a call, and
 	// restAfter how many paces in a row fewer do before the calls end.
 	worth     = 4
 	restAfter = 10
-	// turnAfter is how many batches another store answers in a row before that is
-	// taken for the one to follow.
+	// turnAfter is how many batches other stores answer, and the one that is followed
+	// none, before another is followed. They count over as many paces as they take:
+	// where few ask there is less than one in a pace, and nothing would stand again.
 	turnAfter = 8
 	// slots is how many positions are remembered: one for all subjects whose
 	// numbers meet there, so that one person's change may cost another a question.
@@ -161,7 +164,6 @@ func (s *standing) follow() {
 		if !s.heard(s.look()) {
 			s.turn()
 		}
-		s.strangers.Store(0) // those were strangers to the account before
 		select {
 		case <-s.clock.After(pace):
 		case <-s.ctx.Done():
@@ -190,6 +192,7 @@ func (s *standing) heard(end ending) bool {
 
 func (s *standing) turn() {
 	s.late = 0
+	s.strangers.Store(0)
 	if len(s.peers) > 1 {
 		s.peer = (s.peer + 1) % len(s.peers)
 		s.met.turns.Inc()
@@ -201,7 +204,7 @@ type ending int
 
 const (
 	said ending = iota
-	late        // it was not answered in time
+	late        // it was not answered in time, or the store or the way to it was full
 	lost        // it could not be asked, or the answer was none
 )
 
@@ -223,12 +226,15 @@ func (s *standing) look() ending {
 		err = resp.Decode(raw)
 	}
 	switch {
-	case errors.Is(err, context.DeadlineExceeded), ctx.Err() != nil && err != nil:
+	case errors.Is(err, context.DeadlineExceeded), problem.Is(err, problem.Overloaded), ctx.Err() != nil && err != nil:
 		return late
 	case err != nil || resp.Head.Epoch == 0:
 		return lost
 	}
 	s.account.Store(last.next(asked, req, &resp))
+	if last == nil || last.head.Epoch != resp.Head.Epoch {
+		s.strangers.Store(0) // those were strangers to the account before
+	}
 	return said
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"qianma/cluster/clock"
+	"qianma/cluster/problem"
 	"qianma/display/source"
 	pb "qianma/middle-store/middlestorepb"
 )
@@ -23,7 +24,8 @@ type ledger struct {
 	changed []uint32
 	asked   []pb.ChangesRequest
 	silent  bool
-	late    int  // questions about changes that are not answered in time
+	late    int // questions about changes that end in hurried
+	hurried error
 	insists int  // questions of one reader who has seen more
 	all     bool // forgets what it has named
 }
@@ -86,7 +88,7 @@ func (l *ledger) changes(req pb.ChangesRequest) (*pb.ChangesResponse, error) {
 	}
 	if l.late > 0 {
 		l.late--
-		return nil, fmt.Errorf("changes: %w", context.DeadlineExceeded)
+		return nil, fmt.Errorf("changes: %w", l.hurried)
 	}
 	resp := &pb.ChangesResponse{Head: l.head()}
 	if !l.all && req.Epoch == l.epoch {
@@ -249,27 +251,58 @@ func TestTheStoreThatAnswersIsFollowed(t *testing.T) {
 	}
 }
 
-// TestALateStoreIsFollowedOn: a store that is short of a processor lets questions
-// pass. Twice in a row costs nobody what was kept, however often it happens; the
-// third time the other store is followed.
-func TestALateStoreIsFollowedOn(t *testing.T) {
+// TestAFewBatchesAPaceTurnBack: as above, where so few ask that no pace brings as
+// many answers of the other store as it takes to turn. Method: seven in a pace, one
+// less than that.
+func TestAFewBatchesAPaceTurnBack(t *testing.T) {
 	x := newStreet(t)
 	x.stand(person(1))
-	for range 3 {
-		x.own[0].set(func(l *ledger) { l.late = 2 })
+	x.own[0].set(func(l *ledger) { l.silent = true })
+	x.look()
+	x.stand(person(1))
+	x.own[0].set(func(l *ledger) { l.silent = false })
+	for range 60 {
+		asked := false
+		for n := range byte(3) { // and four in look
+			_, again := x.show(person(100+n), nil)
+			asked = asked || again
+		}
+		if !asked {
+			return
+		}
 		x.look()
-		x.look()
-		x.look() // is answered
-		x.shown(person(1), false)
 	}
-	if n := x.own[1].looks(); n > 0 {
-		t.Fatalf("the other store was asked %d times what had changed", n)
+	t.Fatal("the first store answers everybody, the second is followed: nothing stands again")
+}
+
+// TestALateStoreIsFollowedOn: a store that is short of a processor lets questions
+// pass, or says that it is full. Twice in a row costs nobody what was kept, however
+// often it happens; the third time the other store is followed.
+func TestALateStoreIsFollowedOn(t *testing.T) {
+	for name, hurried := range map[string]error{
+		"late": context.DeadlineExceeded,
+		"full": problem.New(problem.Overloaded, "too many calls to one process are waiting", "wait"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := newStreet(t)
+			x.stand(person(1))
+			for range 3 {
+				x.own[0].set(func(l *ledger) { l.late, l.hurried = 2, hurried })
+				x.look()
+				x.look()
+				x.look() // is answered
+				x.shown(person(1), false)
+			}
+			if n := x.own[1].looks(); n > 0 {
+				t.Fatalf("the other store was asked %d times what had changed", n)
+			}
+			x.own[0].set(func(l *ledger) { l.late = 3 })
+			eventually(t, "the other store is followed", func() bool {
+				x.look()
+				return x.own[1].looks() > 0
+			})
+		})
 	}
-	x.own[0].set(func(l *ledger) { l.late = 3 })
-	eventually(t, "the other store is followed", func() bool {
-		x.look()
-		return x.own[1].looks() > 0
-	})
 }
 
 // TestAReaderWhoKnowsMoreIsNotToldWhatStands: what the store said a moment ago is
