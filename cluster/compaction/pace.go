@@ -48,6 +48,22 @@ func (p *Pace) Flush(db *pebble.DB) error {
 	return db.Flush()
 }
 
+// FlushUnless is Flush that also ends when broken is closed: Pebble tries a flush
+// that fails again for as long as the store is open.
+func (p *Pace) FlushUnless(db *pebble.DB, broken <-chan struct{}) error {
+	p.waiting.Add(1)
+	defer p.waiting.Add(-1)
+	flushed, err := db.AsyncFlush()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-flushed:
+	case <-broken:
+	}
+	return nil
+}
+
 func (p *Pace) listener() pebble.EventListener {
 	return pebble.EventListener{
 		WriteStallBegin: func(pebble.WriteStallBeginInfo) { p.stalled.Store(true) },

@@ -3,8 +3,8 @@ package source
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -13,6 +13,7 @@ import (
 
 	"qianma/cluster/clock"
 	"qianma/cluster/compaction"
+	"qianma/cluster/raftlog"
 	pb "qianma/middle-store/middlestorepb"
 )
 
@@ -22,7 +23,9 @@ import (
 // It is bounded: records are written to the newest of two generations, and when
 // that is full the older one is dropped whole. It is lazy: writes are queued,
 // dropped when the queue is full, and not synced, so it never slows a request;
-// a crash loses the newest minute or so of it.
+// a crash loses the newest minute or so of it. And it is nobody's end: when its
+// disk fails, as a full one does, it holds and takes nothing until it is opened
+// again.
 type Copy struct {
 	cfg   CopyConfig
 	db    *pebble.DB
@@ -33,7 +36,13 @@ type Copy struct {
 	once  sync.Once
 	err   error
 
-	mu         sync.RWMutex
+	fail   *raftlog.Failure
+	broken chan struct{} // closed when the disk has failed
+	ahead  int           // bytes written since flushes were last seen to keep up; the writer's own
+	ended  error         // how the store closed that had failed; the writer's own
+
+	mu         sync.RWMutex // held for reading while db is read
+	gone       bool         // db is closed, or about to be
 	generation uint32
 	size       int64 // bytes written to the generation
 }
@@ -58,6 +67,12 @@ const (
 	copyBatch = 512
 	recordKey = 'r' // 'r' generation person -> record
 	headKey   = "g" // -> newest generation
+
+	memTable = 8 << 20
+	// memTables is how many may wait for a flush before what comes is dropped.
+	// Pebble itself would have the writer wait: behind a disk that has failed it
+	// would wait for ever, and so would whoever closes the copy.
+	memTables = 4
 )
 
 // OpenCopy opens the copy in a directory of its own. One that cannot be read
@@ -87,11 +102,14 @@ func OpenCopy(cfg CopyConfig) (*Copy, error) {
 }
 
 func (c *Copy) open() error {
+	broken := make(chan struct{}) // Pebble says so with its locks held
+	c.broken, c.fail = broken, raftlog.NewFailure(c.cfg.Logger.With("store", "last-known"), func(error) { close(broken) })
 	cache := pebble.NewCache(8 << 20)
 	defer cache.Unref()
 	o := &pebble.Options{
-		FS: c.cfg.FS, Cache: cache, MemTableSize: 8 << 20, DisableWAL: true,
-		FormatMajorVersion: pebble.FormatNewest, MaxOpenFiles: 256, Logger: quiet{},
+		FS: c.cfg.FS, Cache: cache, MemTableSize: memTable, DisableWAL: true,
+		MemTableStopWritesThreshold: math.MaxInt, L0StopWritesThreshold: math.MaxInt,
+		FormatMajorVersion: pebble.FormatNewest, MaxOpenFiles: 256, Logger: c.fail, EventListener: c.fail.Listener(),
 	}
 	db, pace, err := compaction.Open(c.cfg.Dir, o)
 	if err != nil {
@@ -123,6 +141,9 @@ func recordOf(g uint32, p pb.PersonID) []byte { return append(generationKey(g), 
 
 // Put queues what a store answered about a person.
 func (c *Copy) Put(person pb.PersonID, p *pb.Person, batch *pb.LookupResponse) {
+	if c.fail.Err() != nil {
+		return
+	}
 	one := pb.LookupResponse{Marks: batch.Marks, Freshness: batch.Freshness, AnsweredAt: batch.AnsweredAt}
 	value := one.AppendTail(pb.AppendPerson(nil, p))
 	select {
@@ -134,9 +155,11 @@ func (c *Copy) Put(person pb.PersonID, p *pb.Person, batch *pb.LookupResponse) {
 // Get returns the copy of a person.
 func (c *Copy) Get(person pb.PersonID) (*pb.LookupResponse, bool) {
 	c.mu.RLock()
-	newest := c.generation
-	c.mu.RUnlock()
-	for _, g := range [...]uint32{newest, newest - 1} {
+	defer c.mu.RUnlock()
+	if c.gone || c.fail.Err() != nil {
+		return nil, false
+	}
+	for _, g := range [...]uint32{c.generation, c.generation - 1} {
 		raw, closer, err := c.db.Get(recordOf(g, person))
 		if err != nil {
 			continue
@@ -168,10 +191,22 @@ func (c *Copy) write() {
 				c.log(err)
 			}
 			dirty, flush = false, c.cfg.Clock.After(flushEvery)
+		case <-c.broken:
+			c.ended = c.end()
+			return
 		case <-c.stop:
 			return
 		}
 	}
+}
+
+// end closes a store whose disk has failed. Pebble would try the same flush again
+// and again, without a pause.
+func (c *Copy) end() error {
+	c.mu.Lock()
+	c.gone = true
+	c.mu.Unlock()
+	return c.db.Close()
 }
 
 func (c *Copy) log(err error) {
@@ -182,9 +217,13 @@ func (c *Copy) log(err error) {
 
 // commit writes one record and whatever else waits.
 func (c *Copy) commit(k kept) error {
+	if c.fail.Err() != nil || c.behind() {
+		return nil // it is dropped
+	}
 	b := c.db.NewBatch()
 	for n := 1; ; n++ {
 		c.size += int64(len(k.value) + 21)
+		c.ahead += len(k.value) + 21
 		if err := b.Set(recordOf(c.generation, k.person), k.value, nil); err != nil {
 			return errors.Join(err, b.Close())
 		}
@@ -197,6 +236,18 @@ func (c *Copy) commit(k kept) error {
 		return errors.Join(err, b.Close())
 	}
 	return errors.Join(b.Close(), c.turn())
+}
+
+// behind reports whether too much waits for a flush.
+func (c *Copy) behind() bool {
+	if c.ahead < memTable {
+		return false
+	}
+	if c.db.Metrics().MemTable.Count > memTables {
+		return true
+	}
+	c.ahead = 0
+	return false
 }
 
 // turn begins a new generation when the newest has half of the bound, and
@@ -223,19 +274,18 @@ func (c *Copy) Close() error {
 	c.once.Do(func() {
 		close(c.stop)
 		c.wg.Wait()
-		for len(c.queue) > 0 {
-			c.log(c.commit(<-c.queue))
-		}
-		c.err = errors.Join(c.pace.Flush(c.db), c.db.Close())
+		c.err = c.finish()
 	})
 	return c.err
 }
 
-// quiet drops Pebble's chatter; errors come back from its calls.
-type quiet struct{}
-
-func (quiet) Infof(string, ...any)  {}
-func (quiet) Errorf(string, ...any) {}
-func (quiet) Fatalf(format string, args ...any) {
-	panic("last-known copy: " + fmt.Sprintf(format, args...))
+func (c *Copy) finish() error {
+	if c.gone { // by the writer, which has ended
+		return errors.Join(c.fail.Err(), c.ended)
+	}
+	for len(c.queue) > 0 {
+		c.log(c.commit(<-c.queue))
+	}
+	err := c.pace.FlushUnless(c.db, c.broken)
+	return errors.Join(err, c.fail.Err(), c.db.Close())
 }

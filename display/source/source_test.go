@@ -3,12 +3,16 @@ package source_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"qianma/cluster/clock"
 	"qianma/cluster/leaktest"
@@ -404,6 +408,49 @@ func TestDamagedCopyIsBegunAnew(t *testing.T) {
 	}
 	put(c, 1, 2)
 	eventually(t, "it is written", func() bool { _, ok := c.Get(person(1)); return ok })
+}
+
+// TestAFullDiskEndsTheCopyAndNobodyElse: when the disk takes no more, be it while
+// the copy is in use or as it closes, nothing panics or hangs, and the next one
+// opens.
+func TestAFullDiskEndsTheCopyAndNobodyElse(t *testing.T) {
+	for _, file := range []string{"MANIFEST", ".sst"} {
+		t.Run(file, func(t *testing.T) {
+			var full errorfs.Toggle
+			full.Injector = errorfs.InjectorFunc(func(op errorfs.Op) error {
+				writes := op.Kind == errorfs.OpFileWrite || op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData
+				if writes && strings.Contains(op.Path, file) {
+					return syscall.ENOSPC
+				}
+				return nil
+			})
+			fs, c := vfs.NewMem(), standing()
+			for _, used := range []bool{true, false} {
+				cp, err := source.OpenCopy(source.CopyConfig{Dir: "copy", FS: errorfs.Wrap(fs, &full), Clock: c})
+				if err != nil {
+					t.Fatal(err)
+				}
+				put(cp, 1, 1)
+				eventually(t, "it is written", func() bool { _, ok := cp.Get(person(1)); return ok })
+				full.On()
+				if used {
+					eventually(t, "the copy to end", func() bool {
+						c.Advance(time.Minute) // it flushes
+						_, ok := cp.Get(person(1))
+						return !ok
+					})
+					put(cp, 2, 1)
+				}
+				if err := cp.Close(); !strings.Contains(fmt.Sprint(err), syscall.ENOSPC.Error()) {
+					t.Fatalf("it was closed: %v", err)
+				}
+				full.Off()
+			}
+			cp := openCopy(t, fs, 0)
+			put(cp, 1, 2)
+			eventually(t, "it is written", func() bool { _, ok := cp.Get(person(1)); return ok })
+		})
+	}
 }
 
 // TestHedgesAreATenthOfTheQuestions: what is saved is spent, then one in ten.
