@@ -290,8 +290,7 @@ func (g *group) watch(in *instance) {
 	for {
 		select {
 		case leads := <-in.notify:
-			stop()
-			g.ready.Store(0)
+			g.depose(stop)
 			if leads {
 				ctx, cancel := context.WithCancel(g.ctx)
 				stop = cancel
@@ -315,17 +314,33 @@ func (g *group) lead(ctx context.Context, in *instance) {
 		if err == nil {
 			g.awaitWord(ctx)
 		}
-		if err == nil && ctx.Err() == nil && in.raft.CurrentTerm() == term {
-			g.ready.Store(term)
-			if ctx.Err() != nil { // deposed in this very moment
-				g.ready.Store(0)
-			}
+		if err == nil && in.raft.CurrentTerm() == term && g.crown(ctx, term) {
 			g.bell.ring()
 			return
 		}
 		g.log.Debug("not ready to lead", "error", err)
 		pause(ctx, 20*time.Millisecond)
 	}
+}
+
+// crown makes this replica ready, unless it was deposed meanwhile: who comes too
+// late must leave ready as it is, which by then may be the next lead's.
+func (g *group) crown(ctx context.Context, term uint64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if ctx.Err() != nil {
+		return false
+	}
+	g.ready.Store(term)
+	return true
+}
+
+// depose ends a lead. It is ready no more, and will not be.
+func (g *group) depose(stop context.CancelFunc) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	stop()
+	g.ready.Store(0)
 }
 
 func (g *group) prepare() error {
