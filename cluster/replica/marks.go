@@ -39,17 +39,21 @@ func (g *group) blocks(o fact.Origin, after uint64, maxBytes int) ([]fact.Block,
 }
 
 // ingest commits blocks of other origins here. Repeats are dropped before they
-// reach the log; gaps and contradictions are refused.
+// reach the log; gaps and contradictions are refused, and what came before them is
+// committed: whoever sent it may have nothing else to send.
 func (g *group) ingest(ctx context.Context, blocks []fact.Block) error {
 	at := maps.Clone(g.marks())
 	payload := make([]byte, 0, 64<<10)
+	var refused error
 	for i := range blocks {
 		b := &blocks[i]
-		switch err := follows(b, at); {
-		case errors.Is(err, fact.ErrRepeat):
+		err := follows(b, at)
+		if errors.Is(err, fact.ErrRepeat) {
 			continue
-		case err != nil:
-			return err
+		}
+		if err != nil {
+			refused = err
+			break
 		}
 		// The digest is proved when the entry is applied; here only the order
 		// is looked at, and the next block says what it expects.
@@ -65,9 +69,9 @@ func (g *group) ingest(ctx context.Context, blocks []fact.Block) error {
 		payload = b.Append(payload)
 	}
 	if len(payload) == 0 {
-		return nil
+		return refused
 	}
-	return g.ingestEntry(ctx, payload)
+	return errors.Join(refused, g.ingestEntry(ctx, payload))
 }
 
 // makeWay rests between two entries of others' facts for as long as the last one

@@ -277,7 +277,8 @@ func TestQuarantine(t *testing.T) {
 }
 
 // Goal: blocks of the other carrier are taken in once, in order, whoever
-// repeats them; gaps and contradictions are refused; receipts become
+// repeats them; gaps and contradictions are refused, and what came before them
+// is not; receipts become
 // replicated when the other carrier reports, on every replica.
 func TestIngestAndReplicated(t *testing.T) {
 	t.Parallel()
@@ -292,6 +293,12 @@ func TestIngestAndReplicated(t *testing.T) {
 	}
 	if err := home.ingest(blocks[1:]); !errors.Is(err, fact.ErrGap) {
 		t.Fatalf("a gap: %v", err)
+	}
+	if err := home.ingest([]fact.Block{blocks[0], blocks[2], blocks[3]}); !errors.Is(err, fact.ErrGap) {
+		t.Fatalf("a gap behind what follows: %v", err)
+	}
+	if got := home.leader().Marks(0)[o].Seq; got != blocks[0].Last() {
+		t.Fatalf("a block was missing behind %d, and %d is held", blocks[0].Last(), got)
 	}
 	if err := home.ingest(blocks[:3]); err != nil {
 		t.Fatal(err)
