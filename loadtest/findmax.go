@@ -200,7 +200,9 @@ func confirm(s Search, rate float64, f *Found, attempt func(float64) (*report.Re
 			f.Rate, f.Confirmed = rate, runs
 			return nil
 		}
-		rate /= 1 + max(s.Tolerance, .01)
+		if rate /= 1 + max(s.Tolerance, .01); rate < f.Floor {
+			break // it would say nothing
+		}
 	}
 	return nil
 }

@@ -225,7 +225,7 @@ func (w *second) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Goal: a search ends where a rate says nothing any more, and says when it was
+// Goal: a search, and what confirms it, ends where a rate says nothing any more, and says when it was
 // its ceiling that ended it.
 func TestASearchKnowsItsBounds(t *testing.T) {
 	for _, x := range []struct {
@@ -241,6 +241,11 @@ func TestASearchKnowsItsBounds(t *testing.T) {
 		if err != nil || f.Lowest != x.lowest || f.Code != report.Missed {
 			t.Errorf("%+v: the lowest was %v, want %v; %v", x.s, f.Lowest, x.lowest, err)
 		}
+	}
+	try, _ := holding(100, map[int]bool{2: true, 3: true, 4: true}) // at the ceiling it holds, and is not confirmed
+	f, err := FindMax(Search{Start: 100, Floor: 90, Ceiling: 100, Tolerance: .05, Confirm: 1}, try)
+	if err != nil || f.Lowest < 90 || f.Rate != 0 {
+		t.Errorf("no lower than 90: found %v, the lowest was %v; %v", f.Rate, f.Lowest, err)
 	}
 	for ceiling, want := range map[float64]bool{900: true, 0: false, 1e6: false} {
 		try, _ := holding(7000, nil)

@@ -31,8 +31,8 @@ type Row struct {
 // Intake is a way to commit rows. It is safe for concurrent use.
 type Intake struct {
 	Proposer machine.Proposer
-	// Wait bounds how long a request waits for its commit. What has not been
-	// committed by then is unknown.
+	// Wait bounds how long a request waits for its commit. Of what has been proposed
+	// and not answered by then it is unknown whether it is committed.
 	Wait time.Duration
 	// Look says how to find out what became of rows, as the beginning of a
 	// sentence: "ask for the tubes concerned".

@@ -298,7 +298,8 @@ func (g *group) await(ctx context.Context, r machine.Receipt, want machine.Level
 const peersPoll = 1 * time.Second
 
 // followPeers asks the leader what the other carrier has, as long as somebody
-// here waits for it: the other carrier reports to the leader alone.
+// here waits for it: each replica is told, and a word that was lost here may have
+// reached the leader.
 func (g *group) followPeers() {
 	if to, self := g.leader(); self || to == "" || !g.polling.CompareAndSwap(false, true) {
 		return

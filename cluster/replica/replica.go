@@ -276,7 +276,7 @@ func (r *Replica) Ingest(ctx context.Context, shard int, blocks []fact.Block) er
 }
 
 // PeerMark tells what the other carrier has committed: this is what makes a
-// receipt Replicated. It belongs on the leader; other replicas ask it.
+// receipt Replicated. Every replica is told; one that was not asks the leader.
 func (r *Replica) PeerMark(shard int, marks map[fact.Origin]fact.Mark) {
 	mishap.BeforePeerMark.Hit()
 	if g, err := r.group(shard); err == nil {

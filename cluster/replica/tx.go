@@ -276,15 +276,15 @@ func (t *tx) Scan(start, end []byte, fn func(key, value []byte) bool) {
 	it.SetBounds(lo, hi)
 	more := it.First()
 	for more || len(own) > 0 {
-		cmp := 1
+		order := 1
 		switch {
 		case len(own) == 0:
-			cmp = -1
+			order = -1
 		case more:
-			cmp = bytes.Compare(it.Key(), t.written[own[0]].key)
+			order = bytes.Compare(it.Key(), t.written[own[0]].key)
 		}
 		var key, value []byte
-		if cmp < 0 {
+		if order < 0 {
 			key, value = it.Key(), it.Value()
 		} else {
 			w := &t.written[own[0]]
@@ -294,12 +294,12 @@ func (t *tx) Scan(start, end []byte, fn func(key, value []byte) bool) {
 				continue // the store's own value, if any, comes next
 			}
 		}
-		if value != nil || cmp < 0 {
+		if value != nil || order < 0 {
 			if !fn(key[1:], value) {
 				return
 			}
 		}
-		if cmp <= 0 {
+		if order <= 0 {
 			more = it.Next()
 		}
 	}

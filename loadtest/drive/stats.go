@@ -75,13 +75,13 @@ func (t *Tally) tried(op *Op) {
 	}
 }
 
-func (t *Tally) ended(op *Op, warm bool, patience time.Duration) {
+func (t *Tally) ended(op *Op, counted bool, patience time.Duration) {
 	t.Retries += int64(op.Tries - 1)
 	t.Excused += excused(op)
 	switch op.Outcome {
 	case OK:
 		t.OK++
-		if warm {
+		if counted {
 			t.Response.RecordN(op.Ended-op.Intended, op.rows())
 			t.Service.RecordN(op.Ended-op.First, op.rows())
 		}
@@ -191,10 +191,9 @@ type Second struct {
 
 // Pace says how well the generator itself kept up.
 type Pace struct {
-	Arrivals int64         `json:"arrivals"`
-	Late     int64         `json:"late"` // taken up more than Tolerance after their time
-	Lag      *hist.Hist    `json:"lag"`  // from the intended start to being taken up
-	Most     time.Duration `json:"-"`
+	Arrivals int64      `json:"arrivals"`
+	Late     int64      `json:"late"` // taken up more than Tolerance after their time
+	Lag      *hist.Hist `json:"lag"`  // from the intended start to being taken up
 }
 
 // Tolerance is how late an arrival may be taken up before it counts as late.
