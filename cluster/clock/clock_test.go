@@ -101,3 +101,30 @@ func TestReal(t *testing.T) {
 		t.Fatal("the machine's clock goes backwards")
 	}
 }
+
+// TestSettingAClockPassesNoTime: nothing that waits is due, and what was due still
+// comes when it was to.
+func TestSettingAClockPassesNoTime(t *testing.T) {
+	m := NewManual(start)
+	began, c := m.Elapsed(), m.After(time.Second)
+	for _, to := range []time.Time{start.Add(time.Hour), start.Add(-time.Hour)} {
+		m.Set(to)
+		if _, ok := fired(c); ok || m.Elapsed() != began || !m.Now().Equal(to) {
+			t.Fatalf("set to %s: it is %s, %s have passed", to, m.Now(), m.Elapsed()-began)
+		}
+	}
+	m.Advance(time.Second)
+	if _, ok := fired(c); !ok || m.Elapsed() != began+time.Second {
+		t.Fatalf("%s have passed", m.Elapsed()-began)
+	}
+}
+
+// TestElapsedIsNeverNever: a zero can stand for what has not happened yet.
+func TestElapsedIsNeverNever(t *testing.T) {
+	for name, c := range map[string]Clock{"real": Real, "manual": NewManual(start), "common": NewCommon(Real)} {
+		before := c.Elapsed()
+		if after := c.Elapsed(); before <= 0 || after < before {
+			t.Errorf("%s: %s, then %s", name, before, after)
+		}
+	}
+}

@@ -19,7 +19,7 @@ import (
 // are this machine's. It is safe for concurrent use.
 type Common struct {
 	machine Clock
-	run     func() time.Duration // of the monotonic clock
+	run     func() time.Duration // the machine's Elapsed; a test puts a stop in between
 	agreed  atomic.Pointer[agreement]
 }
 
@@ -43,8 +43,7 @@ const PeersMin = 2
 
 // NewCommon returns a clock that is the machine's until peers were heard.
 func NewCommon(machine Clock) *Common {
-	began := time.Now()
-	return &Common{machine: machine, run: func() time.Duration { return time.Since(began) }}
+	return &Common{machine: machine, run: machine.Elapsed}
 }
 
 // Now is the common time.
@@ -69,6 +68,10 @@ func (c *Common) even(run time.Duration) (time.Time, bool) {
 	}
 	return a.wall.Add(run - a.run), true
 }
+
+// Elapsed is the machine's: what peers say of the time does not change how much
+// of it has passed.
+func (c *Common) Elapsed() time.Duration { return c.run() }
 
 // After is the machine's.
 func (c *Common) After(d time.Duration) <-chan time.Time { return c.machine.After(d) }

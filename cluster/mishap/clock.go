@@ -7,9 +7,10 @@ import (
 )
 
 // Clock is the process's clock: the machine's, unless an order makes it wrong.
-// Waits are never wrong, as a machine's monotonic clock is not set. A duration
-// between two readings does show a jump that fell between them, which the
-// machine's own readings would not: what holds under this holds under those.
+// Waits and what has elapsed are never wrong, as a machine's monotonic clock is
+// not set. A duration between two readings of Now does show a jump that fell
+// between them, which the machine's own readings would not: what holds under this
+// holds under those.
 func (k *Kit) Clock() clock.Clock {
 	if k == nil {
 		return clock.Real
@@ -26,6 +27,8 @@ func (c wrongClock) Now() time.Time {
 	}
 	return now
 }
+
+func (c wrongClock) Elapsed() time.Duration { return clock.Real.Elapsed() }
 
 func (c wrongClock) After(d time.Duration) <-chan time.Time { return clock.Real.After(d) }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"qianma/cluster/clock"
 	"qianma/cluster/fact"
 	"qianma/cluster/machine"
 	"qianma/cluster/problem"
@@ -287,6 +288,7 @@ func TestKeysRotate(t *testing.T) {
 type wrong struct{ by atomic.Int64 }
 
 func (c *wrong) Now() time.Time                         { return time.Now().Add(time.Duration(c.by.Load())) }
+func (c *wrong) Elapsed() time.Duration                 { return clock.Real.Elapsed() }
 func (c *wrong) After(d time.Duration) <-chan time.Time { return time.After(d) }
 
 // Goal: clocks that disagree do not forget keys. Method: a leader whose clock
