@@ -113,7 +113,7 @@ func (b *batcher) take() []*flight {
 }
 
 func (b *batcher) run() {
-	var last time.Time // when the batch before left
+	last := -linger // when the batch before left: for the first, long ago
 	for {
 		select {
 		case <-b.kick:
@@ -128,7 +128,7 @@ func (b *batcher) run() {
 			continue
 		}
 		batch := b.take()
-		last = b.clock.Now()
+		last = b.clock.Elapsed()
 		b.wg.Go(func() {
 			b.fly(batch)
 			<-b.slots
@@ -166,8 +166,8 @@ func (b *batcher) abandon() {
 
 // pause lets requests gather until linger after the last batch, or until a
 // batch is full; false when the batcher ends.
-func (b *batcher) pause(last time.Time) bool {
-	left := linger - b.clock.Now().Sub(last)
+func (b *batcher) pause(last time.Duration) bool {
+	left := last + linger - b.clock.Elapsed()
 	if left <= 0 {
 		return true
 	}

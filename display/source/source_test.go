@@ -119,6 +119,9 @@ func (b brisk) After(d time.Duration) <-chan time.Time {
 	return passed
 }
 
+// outvote has peers say that this machine is two hours ahead: its time goes back.
+func outvote(c *clock.Common) { c.Hear([]time.Duration{-2 * time.Hour, -2 * time.Hour}) }
+
 // open starts a source over two own stores and one of the other carrier.
 func open(t *testing.T, c clock.Clock, cp *source.Copy, own1, own2, other play) (*source.Source, *stores) {
 	t.Helper()
@@ -268,6 +271,25 @@ func TestACallIsFollowedByAPause(t *testing.T) {
 	wg.Wait()
 	if _, sizes := s.called(); !slices.Equal(sizes, []int{1, 2}) {
 		t.Fatalf("calls of %v persons", sizes)
+	}
+}
+
+// TestABatchLeavesThoughTheClockWasPutBack: the pause behind a call is as long on a
+// machine that began two hours ahead and is outvoted in it.
+func TestABatchLeavesThoughTheClockWasPutBack(t *testing.T) {
+	machine := standing()
+	c := clock.NewCommon(machine)
+	src, _ := open(t, c, nil, holds(1), dead, dead)
+	src.Get(context.Background(), person(1), nil)
+	outvote(c)
+	armed := machine.Waiting()
+	got := make(chan source.Answer, 1)
+	go func() { got <- src.Get(context.Background(), person(2), nil) }()
+	eventually(t, "the second waits for the pause to end", func() bool { return machine.Waiting() > armed })
+	machine.Advance(source.Linger)
+	eventually(t, "the second is asked about", func() bool { return len(got) == 1 })
+	if a := <-got; a.Kind != source.MiddleStore {
+		t.Fatalf("%+v", a)
 	}
 }
 

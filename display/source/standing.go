@@ -76,7 +76,7 @@ type record struct {
 
 // account is what the store that is followed has said last.
 type account struct {
-	asked   time.Time // when it was asked
+	asked   time.Duration // when it was asked, as elapsed
 	head    *pb.LookupResponse
 	floor   uint64          // what was answered before this position may have changed since
 	changed []atomic.Uint64 // by subject: the position of its last change
@@ -99,7 +99,7 @@ func (s *standing) get(p pb.PersonID) (a Answer, ok bool) {
 		signal(s.wake)
 	}
 	now := s.account.Load()
-	if now == nil || s.clock.Now().Sub(now.asked) > stands {
+	if now == nil || s.clock.Elapsed()-now.asked > stands {
 		return a, false
 	}
 	r, ok := s.kept.Get(p)
@@ -219,7 +219,7 @@ func (s *standing) look() ending {
 	if last != nil {
 		req.Epoch, req.After = last.head.Epoch, last.head.Position
 	}
-	asked := s.clock.Now() // what the store says is no older than this
+	asked := s.clock.Elapsed() // what the store says is no older than this
 	raw, err := s.calls.Call(ctx, s.peers[s.peer], pb.MethodChanges, req.Append(nil))
 	var resp pb.ChangesResponse
 	if err == nil {
@@ -239,7 +239,7 @@ func (s *standing) look() ending {
 }
 
 // next is the account after the store has said what had changed.
-func (a *account) next(asked time.Time, req pb.ChangesRequest, said *pb.ChangesResponse) *account {
+func (a *account) next(asked time.Duration, req pb.ChangesRequest, said *pb.ChangesResponse) *account {
 	n := &account{asked: asked, head: &said.Head, floor: said.Head.Position}
 	switch {
 	case a == nil || a.head.Epoch != said.Head.Epoch:

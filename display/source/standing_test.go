@@ -97,18 +97,21 @@ func (l *ledger) changes(req pb.ChangesRequest) (*pb.ChangesResponse, error) {
 	return resp, nil
 }
 
-// street is a source before two own stores, on a clock that only the test moves.
+// street is a source before two own stores, on a clock that only the test moves,
+// and of which peers may say that it is wrong.
 type street struct {
 	*source.Source
 	t      *testing.T
 	clock  *clock.Manual
+	common *clock.Common
 	stores *stores
 	own    [2]*ledger
 }
 
 func newStreet(t *testing.T) *street {
 	x := &street{t: t, clock: standing(), own: [2]*ledger{newLedger(11), newLedger(22)}}
-	x.Source, x.stores = open(t, brisk{x.clock}, nil, x.own[0].lookup, x.own[1].lookup, dead)
+	x.common = clock.NewCommon(brisk{x.clock})
+	x.Source, x.stores = open(t, x.common, nil, x.own[0].lookup, x.own[1].lookup, dead)
 	x.stores.ring = func(peer string, req pb.ChangesRequest) (*pb.ChangesResponse, error) {
 		switch peer {
 		case "own1":
@@ -192,12 +195,18 @@ func TestAnAnswerStandsUntilItsSubjectIsNamed(t *testing.T) {
 	}
 }
 
-// TestNothingStandsLongerThanItWasSaid: the store falls silent, is another run,
-// another store, or has forgotten.
+// TestNothingStandsLongerThanItWasSaid: the store falls silent, perhaps just when
+// this machine's clock is put back, is another run, another store, or has
+// forgotten.
 func TestNothingStandsLongerThanItWasSaid(t *testing.T) {
 	for name, c := range map[string]func(x *street){
 		"silent": func(x *street) {
 			x.own[0].set(func(l *ledger) { l.silent = true })
+			x.clock.Advance(1001 * time.Millisecond)
+		},
+		"silent, and outvoted": func(x *street) {
+			x.own[0].set(func(l *ledger) { l.silent = true })
+			outvote(x.common)
 			x.clock.Advance(1001 * time.Millisecond)
 		},
 		"another run": func(x *street) {
