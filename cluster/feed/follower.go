@@ -113,7 +113,7 @@ type Follower struct {
 	unhook func()
 
 	live    chan []fact.Block // from the broker; a full channel makes it wait
-	results chan func(now time.Time)
+	results chan func(now time.Duration)
 
 	mu      sync.Mutex // held by the loop while it changes what follows
 	tracks  map[fact.Origin]*track
@@ -121,12 +121,12 @@ type Follower struct {
 	lines   map[Topic]*line
 	sources []*source
 	count   counts
-	watchAt time.Time
-	single  bool // fold one origin at a time, until a failure is pinned down
-	turn    int  // whose turn it is to be first in a fold
-	rounds  int  // rounds of watch, so that each asks another source
-	quiet   int  // rounds since a pull brought something
-	pulls   int  // under way
+	watchAt time.Duration // deadlines are of what has elapsed: the time may be put back
+	single  bool          // fold one origin at a time, until a failure is pinned down
+	turn    int           // whose turn it is to be first in a fold
+	rounds  int           // rounds of watch, so that each asks another source
+	quiet   int           // rounds since a pull brought something
+	pulls   int           // under way
 }
 
 // counts are totals since the start.
@@ -151,7 +151,7 @@ func OpenFollower(cfg FollowerConfig) (*Follower, error) {
 	f := &Follower{
 		cfg: cfg, cancel: cancel,
 		live:    make(chan []fact.Block, 16),
-		results: make(chan func(time.Time), 16),
+		results: make(chan func(time.Duration), 16),
 		tracks:  map[fact.Origin]*track{},
 		lines:   map[Topic]*line{},
 	}
@@ -218,7 +218,7 @@ func (f *Follower) run(ctx context.Context) {
 	f.mu.Unlock()
 	for ctx.Err() == nil {
 		f.mu.Lock()
-		now := f.cfg.Clock.Now()
+		now := f.cfg.Clock.Elapsed()
 		f.watch(ctx, now)
 		f.pull(ctx, now)
 		p := f.gather(now)
@@ -268,10 +268,10 @@ func (f *Follower) drain(more bool) {
 	}
 }
 
-func (f *Follower) apply(fn func(time.Time)) {
+func (f *Follower) apply(fn func(time.Duration)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	fn(f.cfg.Clock.Now())
+	fn(f.cfg.Clock.Elapsed())
 }
 
 // openDoor is the broker's channel, or nil while enough waits for the sink:
@@ -306,10 +306,10 @@ func (f *Follower) rest(ctx context.Context, p parcel) {
 }
 
 // idle is how long nothing will be due.
-func (f *Follower) idle(now time.Time) time.Duration {
+func (f *Follower) idle(now time.Duration) time.Duration {
 	next := f.watchAt
-	sooner := func(at time.Time) {
-		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+	sooner := func(at time.Duration) {
+		if at != 0 && (next == 0 || at < next) {
 			next = at
 		}
 	}
@@ -321,14 +321,14 @@ func (f *Follower) idle(now time.Time) time.Duration {
 			sooner(t.foldAt)
 		}
 	}
-	return max(next.Sub(now), time.Millisecond)
+	return max(next-now, time.Millisecond)
 }
 
 // take takes in blocks that the broker brought.
 func (f *Follower) take(blocks []fact.Block) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	now := f.cfg.Clock.Now()
+	now := f.cfg.Clock.Elapsed()
 	for _, b := range blocks {
 		t := f.tracks[b.Origin]
 		if t == nil {
@@ -342,13 +342,13 @@ func (f *Follower) take(blocks []fact.Block) {
 	}
 }
 
-func (f *Follower) takeOne(t *track, it item, now time.Time) {
+func (f *Follower) takeOne(t *track, it item, now time.Duration) {
 	_, ahead := f.waiting()
 	switch t.offer(it, f.cfg.BufferBytes-ahead) {
 	case taken:
 		f.lively(t)
 		if len(t.ahead) == 0 && t.tail.Seq >= t.want {
-			t.due = time.Time{}
+			t.due = 0
 		}
 	case repeated:
 		f.count.Repeats++
@@ -356,10 +356,10 @@ func (f *Follower) takeOne(t *track, it item, now time.Time) {
 			f.lively(t)
 		}
 	case kept:
-		t.arm(now.Add(f.cfg.GapDelay))
+		t.arm(now + f.cfg.GapDelay)
 	case dropped:
 		f.count.Overflow++
-		t.arm(now.Add(f.cfg.GapDelay))
+		t.arm(now + f.cfg.GapDelay)
 	case refused:
 		// The broker is not believed: go back to what the sink holds and let
 		// a source say what follows.
@@ -414,12 +414,12 @@ type part struct {
 // gather picks what the sink gets next: everything that waits, up to a bound,
 // so that a sink that was busy catches up in few calls. Each time another
 // track is first.
-func (f *Follower) gather(now time.Time) parcel {
+func (f *Follower) gather(now time.Duration) parcel {
 	var p parcel
 	bytes := 0
 	for i := range f.order {
 		t := f.order[(i+f.turn)%len(f.order)]
-		if len(t.ready) == 0 || now.Before(t.foldAt) {
+		if len(t.ready) == 0 || now < t.foldAt {
 			continue
 		}
 		n := 0
@@ -452,7 +452,7 @@ func (f *Follower) fold(ctx context.Context, p parcel) {
 	if ctx.Err() != nil {
 		return
 	}
-	f.foldFailed(p, err, f.cfg.Clock.Now())
+	f.foldFailed(p, err, f.cfg.Clock.Elapsed())
 }
 
 func (f *Follower) folded(p parcel) {
@@ -473,7 +473,7 @@ func (f *Follower) folded(p parcel) {
 // foldFailed lets the tracks of a failed parcel rest and asks the sink again
 // where it stands. A parcel of several origins is repeated one origin at a
 // time, so that one bad origin cannot hold up the others.
-func (f *Follower) foldFailed(p parcel, err error, now time.Time) {
+func (f *Follower) foldFailed(p parcel, err error, now time.Duration) {
 	f.count.Faults++
 	f.cfg.Logger.Warn("the sink did not take blocks; will repeat", "feed", f.cfg.Name, "origins", len(p.parts), "err", err)
 	f.single = true
@@ -481,10 +481,10 @@ func (f *Follower) foldFailed(p parcel, err error, now time.Time) {
 		t := part.t
 		t.foldDelay = min(max(2*t.foldDelay, f.cfg.RetryMin), f.cfg.RetryMax)
 		if len(p.parts) == 1 {
-			t.foldAt = now.Add(t.foldDelay)
+			t.foldAt = now + t.foldDelay
 		}
 		if len(p.parts) == 1 && errors.Is(err, fact.ErrDivergent) {
-			t.foldAt = now.Add(f.cfg.BarDelay)
+			t.foldAt = now + f.cfg.BarDelay
 			f.diverged(t, nil, p.blocks[0].Mark(), now)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"qianma/cluster/clock"
 	"qianma/cluster/fact"
 	"qianma/cluster/feed"
 	"qianma/cluster/feed/feedtest"
@@ -74,6 +75,41 @@ func TestNoBrokerAtAll(t *testing.T) {
 	if !f.Status().Polling {
 		t.Error("a follower without a broker does not say that it polls")
 	}
+}
+
+// Goal: a follower goes on asking when this machine, which began two hours ahead,
+// is outvoted. Method: a clock that the test moves is put back by its peers between
+// two rounds; then less than the two hours pass by it, a round's wait at a time.
+func TestAFollowerAsksOnThoughTheClockWasPutBack(t *testing.T) {
+	o := feedtest.Origin("unicom", 0, 1)
+	source, sink := feedtest.NewStore(), feedtest.NewStore()
+	var asked atomic.Int32
+	source.Fail = func(call string) bool {
+		if call == "catalog" {
+			asked.Add(1)
+		}
+		return false
+	}
+	machine := clock.NewManual(time.Unix(1641340800, 0))
+	c := clock.NewCommon(machine)
+	follow(t, feed.FollowerConfig{Topics: topics(o), Sink: sink, Sources: []feed.Peer{peer("a", "unicom", source)}, Clock: c})
+	round := func(what string) {
+		t.Helper()
+		before := asked.Load()
+		feedtest.Eventually(t, what, func() bool {
+			machine.Advance(10 * time.Millisecond)
+			return asked.Load() > before
+		})
+	}
+	round("a round by the machine's own clock")
+	c.Hear([]time.Duration{-2 * time.Hour, -2 * time.Hour})
+	round("a round since it was outvoted") // one may have begun before
+	round("another")
+	growth(source, o, 1)
+	feedtest.Eventually(t, "what is new is pulled", func() bool {
+		machine.Advance(10 * time.Millisecond)
+		return sink.Marks()[o] == source.Marks()[o]
+	})
 }
 
 // A source that contradicts what is held is reported once and not believed;

@@ -12,24 +12,24 @@ type source struct {
 	Peer
 	told    map[fact.Origin]uint64 // how far it was when last asked
 	asking  bool                   // a catalog call is under way
-	retryAt time.Time              // not asked before then, after a failure
+	retryAt time.Duration          // not asked before then, after a failure
 	delay   time.Duration
 }
 
-func (s *source) answered() { s.delay, s.retryAt = 0, time.Time{} }
+func (s *source) answered() { s.delay, s.retryAt = 0, 0 }
 
 // speaksFor says whether the source's word that nothing newer exists counts:
 // only the origin's own carrier can know, and of it only who vouches.
 func (s *source) speaksFor(o fact.Origin) bool { return s.Carrier == "" || s.Carrier == o.Carrier }
 
 // failed lets a source rest.
-func (f *Follower) failed(s *source, now time.Time, call string, err error) {
+func (f *Follower) failed(s *source, now time.Duration, call string, err error) {
 	f.count.Faults++
 	if s.delay == 0 {
 		f.cfg.Logger.Warn("a source did not answer; trying others", "feed", f.cfg.Name, "source", s.Name, "call", call, "err", err)
 	}
 	s.delay = min(max(2*s.delay, f.cfg.RetryMin), f.cfg.RetryMax)
-	s.retryAt = now.Add(s.delay)
+	s.retryAt = now + s.delay
 }
 
 // polling says whether any topic depends on sources alone.
@@ -47,26 +47,26 @@ func (f *Follower) polling() bool {
 
 // watch asks, when it is time, one source of each carrier how far it is, each
 // time another, so that neither a lagging nor a lying one is the only witness.
-func (f *Follower) watch(ctx context.Context, now time.Time) {
-	if now.Before(f.watchAt) {
+func (f *Follower) watch(ctx context.Context, now time.Duration) {
+	if now < f.watchAt {
 		return
 	}
-	f.watchAt = now.Add(f.pace())
+	f.watchAt = now + f.pace()
 	f.look()
 	for _, t := range f.order {
 		t.sweep()
-		if t.needs() && !t.pulling && t.due.IsZero() {
+		if t.needs() && !t.pulling && t.due == 0 {
 			t.tried = nil
-			t.arm(now.Add(f.cfg.StallDelay))
+			t.arm(now + f.cfg.StallDelay)
 		}
 	}
 	asked := map[string]bool{}
 	f.rounds++
 	for i := range f.sources {
 		s := f.sources[(f.rounds+i)%len(f.sources)]
-		if !asked[s.Carrier] && !s.asking && !now.Before(s.retryAt) {
+		if !asked[s.Carrier] && !s.asking && now >= s.retryAt {
 			asked[s.Carrier] = true
-			f.ask(ctx, s, now)
+			f.ask(ctx, s)
 		}
 	}
 }
@@ -82,11 +82,12 @@ func (f *Follower) pace() time.Duration {
 }
 
 // ask starts a catalog call.
-func (f *Follower) ask(ctx context.Context, s *source, asked time.Time) {
+func (f *Follower) ask(ctx context.Context, s *source) {
 	s.asking = true
-	f.call(ctx, func(ctx context.Context) func(time.Time) {
+	asked := f.cfg.Clock.Now() // the time: what a source vouches for is told to people
+	f.call(ctx, func(ctx context.Context) func(time.Duration) {
 		told, err := s.Source.Catalog(ctx)
-		return func(now time.Time) {
+		return func(now time.Duration) {
 			s.asking = false
 			if err != nil {
 				f.failed(s, now, "catalog", err)
@@ -99,7 +100,7 @@ func (f *Follower) ask(ctx context.Context, s *source, asked time.Time) {
 }
 
 // call runs do beside the loop and gives the loop what do returns.
-func (f *Follower) call(ctx context.Context, do func(context.Context) func(now time.Time)) {
+func (f *Follower) call(ctx context.Context, do func(context.Context) func(now time.Duration)) {
 	f.wg.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, f.cfg.CallTimeout)
 		defer cancel()
@@ -112,7 +113,7 @@ func (f *Follower) call(ctx context.Context, do func(context.Context) func(now t
 }
 
 // compare holds what a source told against what the sink holds.
-func (f *Follower) compare(s *source, told fact.Catalog, asked, now time.Time) {
+func (f *Follower) compare(s *source, told fact.Catalog, asked time.Time, now time.Duration) {
 	vouched := told.Since(asked)
 	for o, m := range told.Marks {
 		if !f.cfg.Want(o) {
@@ -138,28 +139,28 @@ func (f *Follower) compare(s *source, told fact.Catalog, asked, now time.Time) {
 
 // behind sees to a pull: at once for history and while the broker does not
 // deliver, else only if the broker has not brought the blocks a little later.
-func (f *Follower) behind(t *track, now time.Time) {
+func (f *Follower) behind(t *track, now time.Duration) {
 	if t.settled && t.liveExpected() {
-		t.arm(now.Add(f.cfg.StallDelay))
+		t.arm(now + f.cfg.StallDelay)
 		return
 	}
 	t.arm(now)
 }
 
 // pull starts the pulls that are due and still needed.
-func (f *Follower) pull(ctx context.Context, now time.Time) {
+func (f *Follower) pull(ctx context.Context, now time.Duration) {
 	ready, _ := f.waiting()
 	for _, t := range f.order {
-		if t.pulling || t.due.IsZero() || now.Before(t.due) {
+		if t.pulling || t.due == 0 || now < t.due {
 			continue
 		}
-		t.due = time.Time{}
+		t.due = 0
 		if !t.needs() {
 			t.settled = true
 			continue
 		}
 		if ready >= f.cfg.BufferBytes || f.pulls >= f.cfg.PullsMax {
-			t.arm(now.Add(f.cfg.GapDelay))
+			t.arm(now + f.cfg.GapDelay)
 			continue
 		}
 		if t.settled && len(t.ahead) == 0 && t.liveExpected() {
@@ -172,10 +173,10 @@ func (f *Follower) pull(ctx context.Context, now time.Time) {
 
 // choose picks the source to pull from: the first that is known to hold more,
 // else the first that might.
-func (f *Follower) choose(t *track, now time.Time) *source {
+func (f *Follower) choose(t *track, now time.Duration) *source {
 	var maybe *source
 	for _, s := range f.sources {
-		if t.tried[s] || now.Before(s.retryAt) || now.Before(t.barred[s]) {
+		if t.tried[s] || now < s.retryAt || now < t.barred[s] {
 			continue
 		}
 		if s.told[t.origin] > t.tail.Seq {
@@ -190,7 +191,7 @@ func (f *Follower) choose(t *track, now time.Time) *source {
 
 // pullFrom starts one pull. With nobody to ask, the next round of watch sees
 // to it again.
-func (f *Follower) pullFrom(ctx context.Context, t *track, s *source, now time.Time) {
+func (f *Follower) pullFrom(ctx context.Context, t *track, s *source, now time.Duration) {
 	if s == nil {
 		return
 	}
@@ -198,9 +199,9 @@ func (f *Follower) pullFrom(ctx context.Context, t *track, s *source, now time.T
 	f.pulls++
 	f.count.Pulls++
 	after := t.tail.Seq
-	f.call(ctx, func(ctx context.Context) func(time.Time) {
+	f.call(ctx, func(ctx context.Context) func(time.Duration) {
 		blocks, err := s.Source.Pull(ctx, t.origin, after, f.cfg.PullBytes)
-		return func(now time.Time) {
+		return func(now time.Duration) {
 			t.pulling = false
 			f.pulls--
 			t.arm(now) // look again at once: there is more, or another to ask
@@ -215,7 +216,7 @@ func (f *Follower) pullFrom(ctx context.Context, t *track, s *source, now time.T
 }
 
 // pulled takes in what a source answered.
-func (f *Follower) pulled(t *track, s *source, blocks []fact.Block, now time.Time) {
+func (f *Follower) pulled(t *track, s *source, blocks []fact.Block, now time.Duration) {
 	before := t.tail.Seq
 	for _, b := range blocks {
 		if b.Origin != t.origin {
@@ -245,12 +246,12 @@ func (f *Follower) pulled(t *track, s *source, blocks []fact.Block, now time.Tim
 
 // diverged reports that a source (nil: the sink itself) contradicts what is
 // held, once until they agree again, and leaves the source alone for a while.
-func (f *Follower) diverged(t *track, s *source, told fact.Mark, now time.Time) {
+func (f *Follower) diverged(t *track, s *source, told fact.Mark, now time.Duration) {
 	_, known := t.barred[s]
 	if t.barred == nil {
-		t.barred = map[*source]time.Time{}
+		t.barred = map[*source]time.Duration{}
 	}
-	t.barred[s] = now.Add(f.cfg.BarDelay)
+	t.barred[s] = now + f.cfg.BarDelay
 	if known {
 		return
 	}

@@ -22,17 +22,17 @@ type track struct {
 
 	readyBytes, aheadBytes int
 
-	known   uint64    // highest sequence number anyone told of
-	want    uint64    // highest sequence number a source told of: pull up to here
-	due     time.Time // when to see whether a pull is needed; zero: no reason to
+	known   uint64        // highest sequence number anyone told of
+	want    uint64        // highest sequence number a source told of: pull up to here
+	due     time.Duration // when to see whether a pull is needed; zero: no reason to
 	pulling bool
 	settled bool             // has been level with its sources once: what is missing now is news, not history
 	tried   map[*source]bool // sources that had nothing for us since the last progress
 	// barred are the sources that contradict what is held, each with the time
 	// before which it is not asked for this origin. The nil source is the sink.
-	barred map[*source]time.Time
+	barred map[*source]time.Duration
 
-	foldAt    time.Time // not before, after a failed fold
+	foldAt    time.Duration // not before, after a failed fold
 	foldDelay time.Duration
 
 	confirmed time.Time // the last moment for which the origin's own carrier vouched, and all of it was held
@@ -144,8 +144,8 @@ func (t *track) sweep() {
 func (t *track) needs() bool { return t.tail.Seq < t.want || len(t.ahead) > 0 }
 
 // arm sees to it that the need for a pull is looked at by then.
-func (t *track) arm(at time.Time) {
-	if t.due.IsZero() || at.Before(t.due) {
+func (t *track) arm(at time.Duration) {
+	if t.due == 0 || at < t.due {
 		t.due = at
 	}
 }
@@ -201,7 +201,7 @@ func (t *track) reset(m fact.Mark) {
 // folded notes that the sink took the first n ready blocks.
 func (t *track) folded(n int) {
 	t.cut(n)
-	t.foldAt, t.foldDelay = time.Time{}, 0
+	t.foldAt, t.foldDelay = 0, 0
 }
 
 func bytesOf(items []item) int {
