@@ -92,7 +92,7 @@ type gate struct {
 
 // waiter is a request without a place.
 type waiter struct {
-	since time.Time
+	since time.Duration // as elapsed
 	come  chan struct{} // closed once it has one
 }
 
@@ -113,7 +113,7 @@ func (g *gate) enter(ctx context.Context) bool {
 		g.mu.Unlock()
 		return false
 	}
-	w := &waiter{since: g.clock.Now(), come: make(chan struct{})}
+	w := &waiter{since: g.clock.Elapsed(), come: make(chan struct{})}
 	at := g.waiting.PushBack(w)
 	g.mu.Unlock()
 	select {
@@ -147,7 +147,7 @@ func (g *gate) leave() {
 		g.taken--
 		return
 	}
-	if g.clock.Now().Sub(next.Value.(*waiter).since) > inTurn {
+	if g.clock.Elapsed()-next.Value.(*waiter).since > inTurn {
 		next = g.waiting.Back()
 	}
 	close(g.waiting.Remove(next).(*waiter).come)
@@ -158,7 +158,7 @@ func (g *gate) late() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	first := g.waiting.Front()
-	return first != nil && g.clock.Now().Sub(first.Value.(*waiter).since) > lateAfter
+	return first != nil && g.clock.Elapsed()-first.Value.(*waiter).since > lateAfter
 }
 
 // full is how many are at work, and how many wait.

@@ -29,6 +29,25 @@ func TestWaitingEndsWithTheCaller(t *testing.T) {
 	}
 }
 
+// putBack is what becomes of a clock that was two hours ahead: nobody has waited
+// the less for it.
+func putBack(c *clock.Manual) { c.Set(c.Now().Add(-2 * time.Hour)) }
+
+// Pressure is looked at again when its time has passed, though the clock was put
+// back.
+func TestPressureIsLookedAtThoughTheClockWasPutBack(t *testing.T) {
+	at := clock.NewManual(time.Unix(1e9, 0))
+	p := &pressure{clock: at}
+	p.sheds(Normal)
+	p.level.Store(2)
+	p.before = nil // a look then finds no pressure: everything since the start is no window
+	putBack(at)
+	at.Advance(pressureEvery)
+	if p.sheds(Normal) {
+		t.Fatal("turned away for what was long ago")
+	}
+}
+
 // Those who wait a little are served in turn; once the first has waited for
 // long, the newest is.
 func TestTheOrderOfThoseWhoWait(t *testing.T) {
@@ -49,6 +68,7 @@ func TestTheOrderOfThoseWhoWait(t *testing.T) {
 				}()
 				until(t, func() bool { _, waiting := g.full(); return waiting == i+1 })
 			}
+			putBack(at)
 			at.Advance(c.waited)
 			var got []int
 			for range 3 {
@@ -84,6 +104,7 @@ func TestTheVitalGoesFirst(t *testing.T) {
 	if got := do(s, "GET", "/v1/tube", "").Code; got != 200 {
 		t.Fatalf("turned away as soon as something waits: %d", got)
 	}
+	putBack(at)
 	at.Advance(lateAfter + 1)
 	wantProblem(t, do(s, "GET", "/v1/tube", ""), 429, problem.Overloaded)
 	if got := do(s, "GET", "/v1/status", "").Code; got != 200 {

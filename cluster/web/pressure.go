@@ -15,7 +15,7 @@ import (
 // nothing.
 type pressure struct {
 	clock clock.Clock
-	next  atomic.Int64 // when to sample again, Unix nanoseconds
+	next  atomic.Int64 // when to sample again, in nanoseconds that have elapsed
 	level atomic.Int32
 
 	mu     sync.Mutex
@@ -35,7 +35,7 @@ const (
 
 // sheds reports whether a class that has a level in shedAt is to be turned away.
 func (p *pressure) sheds(c Class) bool {
-	now := p.clock.Now().UnixNano()
+	now := int64(p.clock.Elapsed())
 	if next := p.next.Load(); now >= next && p.next.CompareAndSwap(next, now+int64(pressureEvery)) {
 		p.look()
 	}
