@@ -49,7 +49,7 @@ type Server struct {
 
 // account is what was known of freshness at a time.
 type account struct {
-	at   time.Time
+	at   time.Duration // as elapsed
 	list []middlestorepb.Freshness
 }
 
@@ -167,9 +167,9 @@ func behind() error {
 
 // freshness is the account of now, or of a moment ago.
 func (s *Server) freshness() []middlestorepb.Freshness {
-	now := s.cfg.Clock.Now()
+	now := s.cfg.Clock.Elapsed()
 	a := s.fresh.Load()
-	if a != nil && now.Sub(a.at) < freshFor {
+	if a != nil && now-a.at < freshFor {
 		return a.list
 	}
 	if a != nil && !s.asking.TryLock() {

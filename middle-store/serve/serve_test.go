@@ -282,6 +282,7 @@ func TestFreshnessIsAskedSeldom(t *testing.T) {
 	if asked != 1 {
 		t.Fatalf("asked %d times", asked)
 	}
+	clk.Set(clk.Now().Add(-2 * time.Hour)) // its peers have outvoted it: the account is no younger
 	clk.Advance(time.Second)
 	if got, err := h.lookup(t, req); err != nil || asked != 2 || got.Freshness[0].Behind != 2 {
 		t.Fatalf("asked %d times, got %+v, %v", asked, got, err)

@@ -37,7 +37,7 @@ type copies struct {
 type copied struct {
 	dir     string
 	files   []middlestorepb.File
-	touched time.Time
+	touched time.Duration // as elapsed: a copy is no older for a clock that is set
 	reads   sync.WaitGroup
 }
 
@@ -48,11 +48,11 @@ func (c *copies) len() int {
 }
 
 // expire drops the copies that nobody has read since then.
-func (c *copies) expire(since time.Time, drop func(*copied)) {
+func (c *copies) expire(since time.Duration, drop func(*copied)) {
 	c.mu.Lock()
 	var gone []*copied
 	for id, x := range c.open {
-		if x.touched.Before(since) {
+		if x.touched < since {
 			gone = append(gone, x)
 			delete(c.open, id)
 		}
@@ -85,7 +85,7 @@ func (s *Store) OpenCopy() (middlestorepb.CheckpointOpenResponse, error) {
 	if out.Facts = s.Facts(); out.Facts == 0 {
 		return out, nil
 	}
-	s.copies.expire(s.cfg.Clock.Now().Add(-s.cfg.CopyIdle), s.dropCopy)
+	s.copies.expire(s.cfg.Clock.Elapsed()-s.cfg.CopyIdle, s.dropCopy)
 	x, id, err := s.reserveCopy()
 	if err != nil {
 		return out, err
@@ -107,7 +107,7 @@ func (s *Store) reserveCopy() (*copied, uint64, error) {
 		return nil, 0, problem.New(problem.Overloaded, "as many peers as can be served are copying this store", "ask another replica, or wait").After(5 * time.Second)
 	}
 	c.last++
-	x := &copied{dir: s.cfg.FS.PathJoin(s.cfg.Dir, fmt.Sprintf("copy-%06d", c.last)), touched: s.cfg.Clock.Now()}
+	x := &copied{dir: s.cfg.FS.PathJoin(s.cfg.Dir, fmt.Sprintf("copy-%06d", c.last)), touched: s.cfg.Clock.Elapsed()}
 	c.open[c.last] = x
 	return x, c.last, nil
 }
@@ -144,7 +144,7 @@ func (c *copies) remove(id uint64) *copied {
 }
 
 // use keeps a copy from being dropped until done is called.
-func (c *copies) use(id uint64, now time.Time) (x *copied, done func(), err error) {
+func (c *copies) use(id uint64, now time.Duration) (x *copied, done func(), err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	x = c.open[id]
@@ -159,7 +159,7 @@ func (c *copies) use(id uint64, now time.Time) (x *copied, done func(), err erro
 // ReadCopy returns a part of a file of a copy; less than was there to read
 // only at the end of the file.
 func (s *Store) ReadCopy(r middlestorepb.CheckpointReadRequest) (out middlestorepb.CheckpointReadResponse, err error) {
-	x, done, err := s.copies.use(r.ID, s.cfg.Clock.Now())
+	x, done, err := s.copies.use(r.ID, s.cfg.Clock.Elapsed())
 	if err != nil {
 		return out, err
 	}

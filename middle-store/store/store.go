@@ -218,7 +218,7 @@ func (s *Store) tend() {
 		if err := s.Flush(); err != nil && !errors.Is(err, ErrClosed) {
 			s.fail.Report(err)
 		}
-		s.copies.expire(s.cfg.Clock.Now().Add(-s.cfg.CopyIdle), s.dropCopy)
+		s.copies.expire(s.cfg.Clock.Elapsed()-s.cfg.CopyIdle, s.dropCopy)
 	}
 }
 
@@ -263,7 +263,7 @@ func (s *Store) Close() error {
 	s.once.Do(func() {
 		close(s.stop)
 		s.stopped.Wait()
-		s.copies.expire(s.cfg.Clock.Now().Add(time.Hour), s.dropCopy)
+		s.copies.expire(s.cfg.Clock.Elapsed()+time.Hour, s.dropCopy)
 		err := s.flushNow()
 		if errors.Is(err, ErrFailed) {
 			err = nil // told already
