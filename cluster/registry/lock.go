@@ -72,7 +72,7 @@ func (r *Registry) tryLock(ctx context.Context, name string, ttl time.Duration) 
 	} else if got.Count > 0 {
 		return nil, string(got.Kvs[0].Value), nil
 	}
-	asked := r.cfg.Clock.Now()
+	asked := r.cfg.Clock.Elapsed()
 	lease, err := r.cli.Grant(ctx, int64(ttl/time.Second))
 	if err != nil {
 		return nil, "", away(err)
@@ -106,7 +106,7 @@ func (r *Registry) claim(ctx context.Context, key, name string, lease clientv3.L
 }
 
 // hold keeps the lease alive until it is lost or released.
-func (r *Registry) hold(name string, token uint64, lease clientv3.LeaseID, asked time.Time, ttl time.Duration) *Lock {
+func (r *Registry) hold(name string, token uint64, lease clientv3.LeaseID, asked, ttl time.Duration) *Lock {
 	ctx, cancel := context.WithCancel(r.ctx)
 	l := &Lock{Name: name, Token: token, done: make(chan struct{})}
 	revoked := make(chan struct{})
@@ -126,10 +126,10 @@ func (r *Registry) hold(name string, token uint64, lease clientv3.LeaseID, asked
 
 // renew returns when the lease is lost, or may be: by our own clock, counted
 // from when the last renewal was asked for, because etcd counts from later.
-func (r *Registry) renew(ctx context.Context, lease clientv3.LeaseID, asked time.Time, ttl time.Duration) {
+func (r *Registry) renew(ctx context.Context, lease clientv3.LeaseID, asked, ttl time.Duration) {
 	for {
-		now := r.cfg.Clock.Now()
-		left := ttl - now.Sub(asked)
+		now := r.cfg.Clock.Elapsed()
+		left := ttl - (now - asked)
 		if left <= 0 {
 			return
 		}
@@ -138,7 +138,7 @@ func (r *Registry) renew(ctx context.Context, lease clientv3.LeaseID, asked time
 			return
 		case <-r.cfg.Clock.After(min(ttl/3, left)):
 		}
-		now = r.cfg.Clock.Now()
+		now = r.cfg.Clock.Elapsed()
 		call, cancel := context.WithTimeout(ctx, min(ttl/3, r.cfg.CallTimeout))
 		got, err := r.cli.KeepAliveOnce(call, lease)
 		cancel()
