@@ -54,7 +54,7 @@ type Service struct {
 	store     *store.Store // nil while a peer is being copied
 	followers map[string]*feed.Follower
 	diverged  []feed.Divergence // bounded; kept for operations
-	began     time.Time         // when following began
+	began     time.Duration     // when following began, of Elapsed
 }
 
 // Open opens the store and the doors, and begins to follow. A store that is
@@ -139,10 +139,10 @@ func (s *Service) copyFromPeer(ctx context.Context) error {
 		return err
 	}
 	for _, p := range peers {
-		start := s.Clock.Now()
+		start := s.Clock.Elapsed()
 		facts, err := store.Take(ctx, s.config, serve.Peer{Calls: s.Calls, Name: p.Name, By: s.Config.Name})
 		if err == nil {
-			s.Log.Info("copied a peer's store", "peer", p.Name, "facts", facts, "took", s.Clock.Now().Sub(start))
+			s.Log.Info("copied a peer's store", "peer", p.Name, "facts", facts, "took", s.Clock.Elapsed()-start)
 			break
 		}
 		s.Log.Info("no copy to be had", "peer", p.Name, "why", err)
@@ -173,7 +173,7 @@ func (s *Service) peers() (out []topology.Process) {
 func (s *Service) follow() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.began = s.Clock.Now()
+	s.began = s.Clock.Elapsed()
 	carriers := append([]string{s.Config.Carrier}, s.Topology.Others(s.Config.Carrier)...)
 	for _, sub := range follows {
 		for shard := range s.Topology.ShardsOf(sub) {
@@ -220,7 +220,7 @@ const (
 // completed waits until the store holds all that anybody reachable knows, and
 // says so.
 func (s *Service) completed(ctx context.Context) error {
-	for !s.account().complete(s.wanted(), s.Clock.Now().Sub(s.began) > completeWait) {
+	for !s.account().complete(s.wanted(), s.Clock.Elapsed()-s.began > completeWait) {
 		select {
 		case <-s.Clock.After(completePace):
 		case <-ctx.Done():

@@ -33,7 +33,7 @@ type Level struct {
 	mu      sync.Mutex
 	at      map[string]int64 // carrier/shard -> Unix nanoseconds
 	heard   map[string]bool  // has answered since the start
-	started time.Time
+	started time.Duration    // of Elapsed
 }
 
 // The paces of asking: quick until level, then easy; and of keeping the file.
@@ -52,7 +52,7 @@ const (
 
 // WatchLevel starts asking. It ends with the node.
 func (n *Node) WatchLevel() *Level {
-	l := &Level{node: n, path: filepath.Join(n.Config.Dir, "level.json"), at: map[string]int64{}, heard: map[string]bool{}, started: n.Clock.Now(), marks: n.marksAt}
+	l := &Level{node: n, path: filepath.Join(n.Config.Dir, "level.json"), at: map[string]int64{}, heard: map[string]bool{}, started: n.Clock.Elapsed(), marks: n.marksAt}
 	if raw, err := os.ReadFile(l.path); err == nil && json.Unmarshal(raw, &l.at) != nil {
 		l.at = map[string]int64{}
 	}
@@ -86,7 +86,7 @@ func (l *Level) asOf(key string) time.Time {
 	switch t := l.at[key]; {
 	case t != 0:
 		return time.Unix(0, t)
-	case l.heard[key] || l.node.Clock.Now().Sub(l.started) < levelPatience:
+	case l.heard[key] || l.node.Clock.Elapsed()-l.started < levelPatience:
 		return time.Time{}
 	}
 	// Nobody can say whether there is more. What is here is shown, and called old.
@@ -111,7 +111,7 @@ func levelKey(carrier string, shard int) string {
 func (l *Level) watch(carrier string, shard int) {
 	key := levelKey(carrier, shard)
 	for {
-		asked := l.node.Clock.Now()
+		asked, begun := l.node.Clock.Now(), l.node.Clock.Elapsed()
 		target, ok := l.ask(carrier, shard)
 		vouched := target.Since(asked)
 		if ok {
@@ -123,7 +123,7 @@ func (l *Level) watch(carrier string, shard int) {
 			if !l.sleep(levelEager) {
 				return
 			}
-			if l.node.Clock.Now().Sub(asked) > levelLimit {
+			if l.node.Clock.Elapsed()-begun > levelLimit {
 				ok = false // it may have moved on, or be gone: ask again
 			}
 		}

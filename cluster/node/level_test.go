@@ -15,13 +15,14 @@ import (
 func TestLevelIsNeverClaimed(t *testing.T) {
 	now := clock.NewManual(time.Unix(1_000_000, 0))
 	n := &Node{Base: &Base{Clock: now, Config: Config{Carrier: "unicom"}, Topology: &topology.Topology{Carriers: []string{"unicom", "mobile"}}}}
-	l := &Level{node: n, keys: levelKeys([]string{"mobile"}, 2), at: map[string]int64{}, heard: map[string]bool{}, started: now.Now()}
+	l := &Level{node: n, keys: levelKeys([]string{"mobile"}, 2), at: map[string]int64{}, heard: map[string]bool{}, started: now.Elapsed()}
 	if at, applies := l.AsOf(0); !applies || !at.IsZero() {
 		t.Errorf("nothing heard yet: %v %v, want the zero time", at, applies)
 	}
 	if _, err := (honest{level: l}).View(t.Context(), 0, true); !problem.Is(err, problem.Unavailable) {
 		t.Errorf("a view of a shard that nobody can vouch for: %v", err)
 	}
+	now.Set(now.Now().Add(-2 * time.Hour)) // outvoted: patience is not two hours longer for it
 	now.Advance(levelPatience)
 	if at, _ := l.AsOf(0); !at.Equal(now.Now().Add(-levelDoubt)) {
 		t.Errorf("never heard from: %v, want to be called old", at)
