@@ -42,11 +42,7 @@ type Pace struct {
 
 // Flush is db.Flush for somebody who waits for it: nothing rests meanwhile. db
 // is the store that was opened at this pace.
-func (p *Pace) Flush(db *pebble.DB) error {
-	p.waiting.Add(1)
-	defer p.waiting.Add(-1)
-	return db.Flush()
-}
+func (p *Pace) Flush(db *pebble.DB) error { return p.FlushUnless(db, nil) }
 
 // FlushUnless is Flush that also ends when broken is closed: Pebble tries a flush
 // that fails again for as long as the store is open.

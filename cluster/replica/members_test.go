@@ -172,12 +172,9 @@ func TestLostCarrier(t *testing.T) {
 	}
 }
 
-// Goal: a carrier restored from a backup, which the other carrier remembers
-// more of than it does itself, ends its origin before it gives an address a
-// second time that the other has seen.
-func TestRestoredFromBackup(t *testing.T) {
-	t.Parallel()
-	w := three(t, nil)
+// tenAndABackup puts ten facts and returns what the disks hold then.
+func tenAndABackup(t *testing.T, w *world) map[string]vfs.FS {
+	t.Helper()
 	for i := range 10 {
 		w.leader().put(t, toyCommand(uint64(i), "x"))
 	}
@@ -186,6 +183,16 @@ func TestRestoredFromBackup(t *testing.T) {
 	for n, fs := range w.disks {
 		backup[n] = fs.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
 	}
+	return backup
+}
+
+// Goal: a carrier restored from a backup, which the other carrier remembers
+// more of than it does itself, ends its origin before it gives an address a
+// second time that the other has seen.
+func TestRestoredFromBackup(t *testing.T) {
+	t.Parallel()
+	w := three(t, nil)
+	backup := tenAndABackup(t, w)
 	for i := range 5 {
 		w.leader().put(t, toyCommand(uint64(i), "y"))
 	}
@@ -237,14 +244,7 @@ func TestRestoredFromBackup(t *testing.T) {
 func TestOtherFactsAtAnAddressAreNotReplicated(t *testing.T) {
 	t.Parallel()
 	w := three(t, nil)
-	for i := range 10 {
-		w.leader().put(t, toyCommand(uint64(i), "x"))
-	}
-	w.equal()
-	backup := map[string]vfs.FS{}
-	for n, fs := range w.disks {
-		backup[n] = fs.(*vfs.MemFS).CrashClone(vfs.CrashCloneCfg{})
-	}
+	backup := tenAndABackup(t, w)
 	old, _ := w.leader().Own(0)
 	both := w.leader().Marks(0)[old]
 	for i := range 5 {
